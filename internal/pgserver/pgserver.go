@@ -1,0 +1,158 @@
+// Package pgserver finds a PostgreSQL server for the tests of one process.
+//
+// [Find] takes the server that DBTEST_URL names. Without one it starts a
+// private server from PostgreSQL's programs on this machine, which ends, and
+// whose files vanish, when the process does, however it ends: a watching
+// process sees the end of a pipe that only we hold. There is nothing to close,
+// no goroutine stays behind, and two processes never share a server.
+//
+// DATABASE_URL is never read: it may name a database that somebody needs.
+package pgserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"regexp"
+	"strings"
+	"sync"
+	"time"
+)
+
+// startLimit bounds the start of a local server, which takes a second at most
+// on an idle machine.
+const startLimit = 2 * time.Minute
+
+// Server is a PostgreSQL server that tests may fill with databases.
+type Server struct {
+	// URL names the database to connect to first. On a local server the user
+	// is a superuser, and the server listens twice at the same port: on a Unix
+	// socket, which the URL names where its path is short enough, and on
+	// 127.0.0.1, where it asks for the URL's password.
+	URL string
+
+	// Provider is "DBTEST_URL", or the folder of the programs that were
+	// started.
+	Provider string
+
+	// Passed are the providers that were asked before.
+	Passed []Passed
+
+	// lifeline keeps a local server alive until it is closed, which happens at
+	// the end of the process, or when nothing refers to it.
+	lifeline *os.File
+}
+
+// Passed says why a provider of servers was passed over.
+type Passed struct{ Provider, Reason string }
+
+// NotFoundError is the error of [Find] and [URL] when there is neither a server
+// nor a way to start one. A server that is there but fails is another error.
+type NotFoundError struct {
+	// Passed are all providers, in the order in which they were asked.
+	Passed []Passed
+}
+
+// Error lists the providers with the reasons.
+func (e *NotFoundError) Error() string {
+	reasons := make([]string, len(e.Passed))
+	for i, p := range e.Passed {
+		reasons[i] = p.Provider + ": " + p.Reason
+	}
+	return "find a PostgreSQL server: " + strings.Join(reasons, "; ")
+}
+
+var found struct {
+	once   sync.Once
+	done   chan struct{}
+	server *Server
+	err    error
+}
+
+// Find returns the server of this process. The first call looks for it and
+// starts it if need be; all others wait for that and return the same. The end
+// of ctx ends the waiting, not the start, which other callers may wait for.
+func Find(ctx context.Context) (*Server, error) {
+	found.once.Do(func() {
+		found.done = make(chan struct{})
+		go func() {
+			defer close(found.done)
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), startLimit)
+			defer cancel()
+			found.server, found.err = find(ctx)
+		}()
+	})
+	select {
+	case <-found.done:
+		return found.server, found.err
+	case <-ctx.Done():
+		return nil, fmt.Errorf("wait for a PostgreSQL server: %w", context.Cause(ctx))
+	}
+}
+
+// URL returns the URL of the server that [Find] returns.
+func URL(ctx context.Context) (string, error) {
+	s, err := Find(ctx)
+	if err != nil {
+		return "", err
+	}
+	return s.URL, nil
+}
+
+func find(ctx context.Context) (*Server, error) {
+	s, first, err := fromEnv()
+	if s != nil || err != nil {
+		return s, err
+	}
+	s, passed, err := local(ctx)
+	if err != nil {
+		return nil, err
+	}
+	passed = append([]Passed{first}, passed...)
+	if s == nil {
+		return nil, &NotFoundError{Passed: passed}
+	}
+	s.Passed = passed
+	return s, nil
+}
+
+// fromEnv returns the server that DBTEST_URL names, or why there is none.
+func fromEnv() (*Server, Passed, error) {
+	const name = "DBTEST_URL"
+	raw := os.Getenv(name)
+	switch {
+	case raw == "":
+		return nil, Passed{name, "not set"}, nil
+	case !strings.HasPrefix(raw, "postgres://") && !strings.HasPrefix(raw, "postgresql://"):
+		return nil, Passed{name, "not a PostgreSQL URL"}, nil
+	}
+	if err := checkTestURL(raw); err != nil && os.Getenv("DBTEST_UNSAFE") != "1" {
+		return nil, Passed{}, fmt.Errorf("use %s: %w", name, err)
+	}
+	return &Server{URL: raw, Provider: name}, Passed{}, nil
+}
+
+// testName matches app_test and testdb, but neither latest nor contest.
+var testName = regexp.MustCompile(`(?i)(^|[^a-z])test`)
+
+// checkTestURL refuses the URL of a database that may not be one for tests.
+// "postgres" is refused too: hosting services use it for the real data.
+func checkTestURL(raw string) error {
+	u, err := url.Parse(raw)
+	if err != nil {
+		// The cause would quote the URL, and so its password.
+		return errors.New("not a valid URL")
+	}
+	name := strings.TrimPrefix(u.Path, "/")
+	for _, key := range []string{"dbname", "database"} {
+		if q := u.Query(); q.Has(key) {
+			name = q.Get(key)
+		}
+	}
+	if !testName.MatchString(name) {
+		return fmt.Errorf("database %q does not look like a test database: no word of its name begins with \"test\" (DBTEST_UNSAFE=1 allows it)", name)
+	}
+	return nil
+}

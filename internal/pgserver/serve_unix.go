@@ -1,0 +1,168 @@
+//go:build darwin || dragonfly || freebsd || linux || netbsd || openbsd
+
+package pgserver
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// maxSocketPath is the length of a Unix socket's path that every system
+// accepts: 108 bytes on Linux, 104 on BSD and macOS, with the zero at the end.
+const maxSocketPath = 103
+
+// watch runs the server that its arguments name, waits for the end of its
+// standard input, which is ours, and cleans up. File 3 is left to the server
+// alone, file 4 to the watcher.
+//
+// SIGQUIT has the server drop everything at once, and its shared memory too,
+// which SIGKILL would leak. But a shell starts what runs beside it with SIGQUIT
+// ignored, so SIGTERM precedes it for a server that hasn't yet set its handlers.
+const watch = `
+"$@" </dev/null 4>&- &
+exec 3>&-
+read -r _
+kill -TERM $!
+kill -QUIT $!
+wait
+cd /
+rm -rf -- "$0"
+`
+
+// settings make a server fast that need not survive a crash, and the same on
+// every machine.
+var settings = []string{
+	"fsync=off",
+	"synchronous_commit=off",
+	"full_page_writes=off",
+	"autovacuum=off",
+	"max_connections=100",
+	"shared_buffers=32MB",             // dropping a table searches all of them
+	"dynamic_shared_memory_type=mmap", // in the data directory, and gone with it
+	"unix_socket_permissions=0700",
+	"timezone=UTC",
+	"log_timezone=UTC",
+	"log_min_messages=fatal",
+}
+
+// serve runs the cluster in dir until this process ends.
+func (h host) serve(ctx context.Context, dir string, lock *os.File) (*Server, error) {
+	password, err := os.ReadFile(filepath.Join(dir, dataName, passwordName))
+	if err != nil {
+		return nil, err
+	}
+	port, err := freePort()
+	if err != nil {
+		return nil, err
+	}
+	sockets := dir
+	// Both the server's setting and the URL are lists, divided by commas.
+	if len(filepath.Join(dir, ".s.PGSQL.65535")) > maxSocketPath || strings.Contains(dir, ",") {
+		sockets = ""
+	}
+	args := []string{
+		filepath.Join(h.bin, "postgres"), "-D", dataName, "-p", strconv.Itoa(port),
+		"-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=" + sockets,
+	}
+	for _, s := range settings {
+		args = append(args, "-c", s)
+	}
+	lifeline, err := h.run(ctx, dir, lock, args)
+	if err != nil {
+		return nil, err
+	}
+	return &Server{URL: serverURL(string(password), sockets, port), Provider: h.bin, lifeline: lifeline}, nil
+}
+
+// run has the watcher run a server in dir, and returns when the server accepts
+// connections. The server ends when the file that it returns is closed.
+func (h host) run(ctx context.Context, dir string, lock *os.File, args []string) (*os.File, error) {
+	log, err := os.Create(filepath.Join(dir, "log"))
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close()
+	stdin, lifeline, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer stdin.Close()
+	alive, server, err := os.Pipe()
+	if err != nil {
+		lifeline.Close()
+		return nil, err
+	}
+	defer alive.Close()
+
+	// A context that never ends, as no goroutine shall wait for it.
+	watcher := h.command(context.Background(), dir, "/bin/sh", append([]string{"-c", watch, dir}, args...)...)
+	watcher.Stdin, watcher.Stderr = stdin, log
+	watcher.ExtraFiles = []*os.File{server, lock}
+	err = watcher.Start()
+	server.Close()
+	if err != nil {
+		lifeline.Close()
+		return nil, err
+	}
+	if err := await(ctx, alive, filepath.Join(dir, dataName, "postmaster.pid")); err != nil {
+		text, _ := os.ReadFile(log.Name()) // empty is as good
+		lifeline.Close()
+		watcher.Wait() // its status is that of rm
+		return nil, fmt.Errorf("run postgres: %w: %s", err, bytes.TrimSpace(text))
+	}
+	return lifeline, nil
+}
+
+// await returns when the server has written that it is ready, as pg_ctl reads
+// it, or with an error when its end of the pipe is closed, as it is gone.
+func await(ctx context.Context, alive *os.File, pidFile string) error {
+	for {
+		if err := alive.SetReadDeadline(time.Now().Add(5 * time.Millisecond)); err != nil {
+			return err
+		}
+		if _, err := alive.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+			return errors.New("server ended")
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		// https://github.com/postgres/postgres/blob/master/src/include/utils/pidfile.h
+		state, _ := os.ReadFile(pidFile) // not there at first
+		if lines := bytes.Split(state, []byte("\n")); len(lines) >= 8 && string(bytes.TrimSpace(lines[7])) == "ready" {
+			return nil
+		}
+	}
+}
+
+// freePort returns a TCP port that is free at this moment.
+func freePort() (int, error) {
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		return 0, err
+	}
+	return l.Addr().(*net.TCPAddr).Port, l.Close()
+}
+
+// serverURL is the URL of the server that listens at port, on a socket in the
+// folder sockets unless that is empty.
+func serverURL(password, sockets string, port int) string {
+	u := url.URL{Scheme: "postgres", User: url.UserPassword("postgres", password), Path: "/postgres"}
+	q := url.Values{"sslmode": {"disable"}}
+	if sockets == "" {
+		u.Host = net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+	} else {
+		q.Set("host", sockets)
+		q.Set("port", strconv.Itoa(port))
+	}
+	u.RawQuery = strings.ReplaceAll(q.Encode(), "+", "%20") // as libpq and pgx read a space
+	return u.String()
+}
