@@ -1,0 +1,157 @@
+// Package engine is what a session needs of a database engine, and no more.
+//
+// The root package writes the semantics of a session once, over [Engine] and
+// [Session]; the packages below this one know how their engine does it. What
+// the interface leaves open is what makes an engine fast or a test undoable:
+//
+//   - Begin may send nothing and take no connection until the first statement.
+//   - Commit may put several sessions into one physical transaction, and
+//     returns when it is known what became of it.
+//   - Begin, Commit and Rollback may be a savepoint of a transaction that is
+//     never committed.
+//   - Several handles may stand over one session: they all come through the
+//     same [Conn].
+package engine
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"log/slog"
+	"time"
+
+	"github.com/tholedb/thole/internal/sqltext"
+)
+
+// Engine is one open database. Its methods may be called by any number of
+// goroutines.
+type Engine interface {
+	// Name is "sqlite" or "postgres".
+	Name() string
+
+	// DriverName is the name under which sqlx knows how the engine writes
+	// placeholders.
+	DriverName() string
+
+	// Dialect is how the engine reads SQL.
+	Dialect() sqltext.Dialect
+
+	// String says which database it is, without a password.
+	String() string
+
+	// CheckNamedValue converts an argument to what the driver takes, or answers
+	// driver.ErrSkip for the conversion that is database/sql's own.
+	CheckNamedValue(value *driver.NamedValue) error
+
+	// Isolation is the level that a session is given at least when it asks for
+	// one, or an error that matches [errors.ErrUnsupported].
+	Isolation(asked sql.IsolationLevel) (sql.IsolationLevel, error)
+
+	// Begin starts a session. What the engine can't honour of the options is
+	// an error that matches [errors.ErrUnsupported], before anything is sent.
+	// A Begin that failed left nothing behind.
+	Begin(ctx context.Context, opts Options) (Session, error)
+
+	// Conn gives a connection for statements outside a session, each of which
+	// commits by itself. Rows that a statement returned may be read until the
+	// connection is closed.
+	Conn(ctx context.Context) (AutoConn, error)
+
+	// Ping asks the database for an answer.
+	Ping(ctx context.Context) error
+
+	// BeginMigration starts a session in which a migration runs: the table
+	// schema_migrations, as golang-migrate lays it out, exists in it, and until
+	// it ends no other process is in such a session. It waits for its turn
+	// until ctx is done.
+	BeginMigration(ctx context.Context) (Session, error)
+
+	// Close closes every connection. Those still in use when ctx is done are
+	// closed when they come back, and the error says how many they were.
+	Close(ctx context.Context) error
+}
+
+// Env is what an engine is given by the DB that opens it.
+type Env struct {
+	Log      *slog.Logger // for what an operator must know; never nil
+	Sessions *Registry    // the sessions open on the DB, for messages
+}
+
+// Options are what a session asks of the engine. The zero value is a
+// read-write session at the engine's defaults.
+type Options struct {
+	ReadOnly         bool
+	Isolation        sql.IsolationLevel
+	Deferrable       bool          // only with ReadOnly and LevelSerializable
+	LockTimeout      time.Duration // 0 is the engine's default
+	StatementTimeout time.Duration // 0 is none
+	Info             *Info         // who the session is, for messages
+}
+
+// Conn runs statements. One goroutine at a time calls it, and not while rows
+// of an earlier statement are open. The text is in the engine's own dialect.
+// The statements of PrepareContext implement [driver.StmtExecContext] and
+// [driver.StmtQueryContext].
+//
+// The methods of the driver interfaces, and the rows and statements they
+// return, return the driver's own errors, driver.ErrBadConn excepted; each is
+// then handed to Failed.
+type Conn interface {
+	driver.ExecerContext
+	driver.QueryerContext
+	driver.ConnPrepareContext
+
+	// Failed explains the error of a statement that ran under ctx, and takes
+	// note of what it means for the connection.
+	Failed(ctx context.Context, err error) *Error
+}
+
+// AutoConn is a [Conn] outside a session.
+type AutoConn interface {
+	Conn
+
+	// Close gives the connection back. Open rows are closed.
+	Close() error
+}
+
+// Session is one transaction, as its caller sees it. Savepoints are a stack:
+// Release and RollbackTo end the innermost. After Commit or Rollback nothing is
+// called any more.
+//
+// Errors that Session's own methods return are explained already: each is, or
+// wraps, an [*Error].
+type Session interface {
+	Conn
+
+	// Savepoint opens one inside the innermost. With readOnly the engine
+	// refuses to write until it has ended.
+	Savepoint(ctx context.Context, readOnly bool) error
+
+	// Release keeps what the innermost savepoint did and ends it.
+	Release(ctx context.Context) error
+
+	// RollbackTo undoes what the innermost savepoint did and ends it. After an
+	// error the session can only be rolled back.
+	RollbackTo(ctx context.Context) error
+
+	// Commit ends the session. The error is nil exactly when the outcome is
+	// Committed. With observed somebody acts on the commit; without it a
+	// session that has changed nothing need not wait for an answer. ctx bounds
+	// the wait where the engine can bound it.
+	Commit(ctx context.Context, observed bool) (Outcome, error)
+
+	// Rollback ends the session and undoes it. The connection is clean
+	// afterwards, or gone. Nil says that it worked, and that cause may be told
+	// to the caller; an error is told instead, and wraps cause unless cause
+	// was concluded from work of others that is gone.
+	Rollback(ctx context.Context, cause error) error
+}
+
+// Outcome is what became of a session.
+type Outcome uint8
+
+const (
+	RolledBack Outcome = iota // nothing of it is in the database
+	Committed                 // it is as durable as the engine is configured
+	Unknown                   // COMMIT was sent and no answer came
+)

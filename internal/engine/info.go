@@ -1,0 +1,113 @@
+package engine
+
+import (
+	"cmp"
+	"fmt"
+	"path"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Info says who a session is, for the messages that name it.
+type Info struct {
+	Label  string // the caller's own name for it, or ""
+	Caller Caller // where it was opened
+	Began  time.Time
+}
+
+// String reads `session "forge" opened at app/main.go:12 1.5s ago`.
+func (i *Info) String() string {
+	label := ""
+	if i.Label != "" {
+		label = fmt.Sprintf(" %q", i.Label)
+	}
+	return fmt.Sprintf("session%s opened at %s %s ago", label, i.Caller, time.Since(i.Began).Round(time.Millisecond))
+}
+
+// Caller is a place in the program, kept cheaply and looked up when it is
+// printed.
+type Caller struct{ pcs [24]uintptr }
+
+// Here is the place of the running call.
+func Here() Caller {
+	var c Caller
+	runtime.Callers(2, c.pcs[:])
+	return c
+}
+
+// between are the packages that stand between the user's code and the place
+// where Here is called. (Test packages end in _test and are not among them.)
+var between = []string{
+	"github.com/tholedb/thole.",
+	"github.com/tholedb/thole/internal/engine",
+	"database/sql.",
+	"github.com/jmoiron/sqlx.",
+	"runtime.",
+}
+
+// String is the file, with its folder, and the line of the first frame outside
+// this library and the ones it stands on; "" for the zero Caller.
+func (c Caller) String() string {
+	frames := runtime.CallersFrames(c.pcs[:])
+	for {
+		frame, more := frames.Next()
+		if frame.File != "" && !isBetween(frame.Function) {
+			folder, file := path.Split(frame.File)
+			return fmt.Sprintf("%s:%d", path.Join(path.Base(folder), file), frame.Line)
+		}
+		if !more {
+			return ""
+		}
+	}
+}
+
+func isBetween(function string) bool {
+	return slices.ContainsFunc(between, func(prefix string) bool { return strings.HasPrefix(function, prefix) })
+}
+
+// Registry holds the sessions that are open, for the messages that count them.
+type Registry struct {
+	mu   sync.Mutex
+	open map[*Info]struct{}
+}
+
+// Add notes that a session is open.
+func (r *Registry) Add(i *Info) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.open == nil {
+		r.open = make(map[*Info]struct{})
+	}
+	r.open[i] = struct{}{}
+}
+
+// Remove notes that it has ended.
+func (r *Registry) Remove(i *Info) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.open, i)
+}
+
+// Open returns the open sessions, the oldest first.
+func (r *Registry) Open() []*Info {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	open := make([]*Info, 0, len(r.open))
+	for i := range r.open {
+		open = append(open, i)
+	}
+	slices.SortFunc(open, func(a, b *Info) int { return cmp.Or(a.Began.Compare(b.Began), cmp.Compare(a.Label, b.Label)) })
+	return open
+}
+
+// String reads "2 sessions open, the oldest: session opened at …".
+func (r *Registry) String() string {
+	open := r.Open()
+	if len(open) == 0 {
+		return "no session open"
+	}
+	return fmt.Sprintf("%d sessions open, the oldest: %s", len(open), open[0])
+}
