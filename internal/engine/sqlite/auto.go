@@ -1,0 +1,186 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql/driver"
+	"time"
+
+	sqlite3 "modernc.org/sqlite/lib"
+
+	"github.com/tholedb/thole/internal/engine"
+)
+
+// autoConn runs statements outside a session. One that may write is a session of its own, so that several in one text
+// happen together or not at all, and so that an error always means that nothing happened.
+type autoConn struct {
+	engine *Engine
+	rows   *rows // the last ones, which have a connection until they are closed
+}
+
+// Conn implements [engine.Engine]. Each statement takes a connection for itself.
+func (e *Engine) Conn(context.Context) (engine.AutoConn, error) {
+	return &autoConn{engine: e}, nil
+}
+
+// ExecContext implements [engine.Conn].
+func (a *autoConn) ExecContext(
+	ctx context.Context, query string, args []driver.NamedValue,
+) (result driver.Result, err error) {
+	if standsAlone(query) {
+		return a.execAlone(ctx, query, args)
+	}
+	s, err := a.engine.begin(ctx, engine.Options{Info: here()})
+	if err != nil {
+		return nil, err
+	}
+	ran := false // not when a function that the caller has registered panics
+	defer func() {
+		if !ran {
+			err = s.fail(ctx, err)
+		}
+	}()
+	if result, err = s.ExecContext(ctx, query, args); err != nil {
+		return nil, err
+	}
+	ran = true
+	if _, err := s.Commit(ctx, false); err != nil {
+		return nil, err
+	}
+	return result, nil
+}
+
+// execAlone runs a statement that doesn't run in a transaction.
+func (a *autoConn) execAlone(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
+	s, err := a.engine.acquire(ctx, claim{patience: lockTimeout, info: here()})
+	if err != nil {
+		return nil, err
+	}
+	defer a.engine.release(s)
+	return s.conn.exec(ctx, query, args)
+}
+
+// QueryContext implements [engine.Conn]. What a reader refuses to do it has not begun to do, and the writer does it.
+func (a *autoConn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
+	runs := a.queryReader
+	if changesConnection(query) {
+		runs = a.queryWriter
+	}
+	r, err := runs(ctx, query, args)
+	if hasCode(err, sqlite3.SQLITE_READONLY) {
+		r, err = a.queryWriter(ctx, query, args)
+	}
+	if err != nil {
+		return nil, err
+	}
+	a.rows = r
+	return r, nil
+}
+
+func (a *autoConn) queryReader(ctx context.Context, query string, args []driver.NamedValue) (*rows, error) {
+	return a.queryAlone(ctx, claim{readOnly: true, patience: lockTimeout, info: here()}, query, args)
+}
+
+func (a *autoConn) queryWriter(ctx context.Context, query string, args []driver.NamedValue) (r *rows, err error) {
+	if standsAlone(query) {
+		return a.queryAlone(ctx, claim{patience: lockTimeout, info: here()}, query, args)
+	}
+	s, err := a.engine.begin(ctx, engine.Options{Info: here()})
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if r == nil {
+			err = s.fail(ctx, err)
+		}
+	}()
+	if r, err = s.conn.query(ctx, query, args); err != nil {
+		return nil, err
+	}
+	r.finish = func(ok bool) error {
+		if ok {
+			return s.commit(ctx)
+		}
+		return s.rollback(ctx, nil)
+	}
+	r.release = func() { a.engine.release(s.slot) }
+	return r, nil
+}
+
+// queryAlone runs a statement in no transaction.
+func (a *autoConn) queryAlone(
+	ctx context.Context, want claim, query string, args []driver.NamedValue,
+) (r *rows, err error) {
+	s, err := a.engine.acquire(ctx, want)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if r == nil {
+			a.engine.release(s)
+		}
+	}()
+	if r, err = s.conn.query(ctx, query, args); err != nil {
+		return nil, err
+	}
+	r.release = func() { a.engine.release(s) }
+	return r, nil
+}
+
+// PrepareContext implements [engine.Conn]. The statement takes a connection each time it runs; preparing it on one now
+// tells whether SQLite understands it.
+func (a *autoConn) PrepareContext(ctx context.Context, query string) (driver.Stmt, error) {
+	s, err := a.engine.acquire(ctx, claim{readOnly: true, patience: lockTimeout, info: here()})
+	if err != nil {
+		return nil, err
+	}
+	defer a.engine.release(s)
+	prepared, err := s.conn.prepare(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	return &autoStmt{a, query}, prepared.Close()
+}
+
+// Failed implements [engine.Conn].
+func (a *autoConn) Failed(ctx context.Context, err error) *engine.Error { return explain(ctx, err) }
+
+// Close implements [engine.AutoConn].
+func (a *autoConn) Close() error {
+	if a.rows == nil {
+		return nil
+	}
+	return a.rows.Close()
+}
+
+// here says who holds the writer while a statement outside a session runs.
+func here() *engine.Info { return &engine.Info{Caller: engine.Here(), Began: time.Now()} }
+
+// autoStmt is a prepared statement of no connection in particular.
+type autoStmt struct {
+	conn *autoConn
+	text string
+}
+
+var _ driverStmt = (*autoStmt)(nil)
+
+// NumInput leaves it to SQLite to count.
+func (s *autoStmt) NumInput() int { return -1 }
+
+// Exec is only there for [driver.Stmt].
+func (s *autoStmt) Exec([]driver.Value) (driver.Result, error) { return nil, driver.ErrSkip }
+
+// Query is only there for [driver.Stmt].
+func (s *autoStmt) Query([]driver.Value) (driver.Rows, error) { return nil, driver.ErrSkip }
+
+// Close implements [driver.Stmt].
+func (s *autoStmt) Close() error { return nil }
+
+// ExecContext implements [driver.StmtExecContext].
+func (s *autoStmt) ExecContext(ctx context.Context, args []driver.NamedValue) (driver.Result, error) {
+	return s.conn.ExecContext(ctx, s.text, args)
+}
+
+// QueryContext implements [driver.StmtQueryContext].
+func (s *autoStmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driver.Rows, error) {
+	return s.conn.QueryContext(ctx, s.text, args)
+}

@@ -1,0 +1,208 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"time"
+
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+)
+
+// conn is one connection to the database. It survives an interrupt: SQLite forgets it when the next statement begins,
+// https://sqlite.org/c3ref/interrupt.html.
+type conn struct {
+	raw       driverConn
+	queryOnly bool          // PRAGMA query_only is on
+	timeout   time.Duration // of each statement, or zero
+	undone    bool          // SQLite itself has ended the transaction since begin
+	broken    bool          // nobody knows what state it is in
+}
+
+// driverConn is what the driver's connections do.
+type driverConn interface {
+	driver.Conn
+	driver.ExecerContext
+	driver.QueryerContext
+	driver.ConnPrepareContext
+	sqlite.HookRegisterer
+}
+
+// newConn takes over a connection of the driver.
+func newConn(raw driver.Conn) *conn {
+	c := &conn{raw: raw.(driverConn)}
+	c.raw.RegisterRollbackHook(func() { c.undone = true })
+	return c
+}
+
+// control runs a statement of ours.
+func (c *conn) control(ctx context.Context, text string) error {
+	_, err := c.raw.ExecContext(ctx, text, nil)
+	return err
+}
+
+// settle runs a statement of ours that waits for nobody, and to its end: a context that ended it would leave open what
+// has become of it.
+func (c *conn) settle(ctx context.Context, text string) error {
+	return c.control(context.WithoutCancel(ctx), text)
+}
+
+// begin starts a transaction. When it fails, none is open.
+func (c *conn) begin(ctx context.Context, text string) error {
+	err := c.control(ctx, text)
+	c.undone = false
+	if err != nil {
+		_ = c.rollback(ctx) // ctx may have ended when the transaction had just begun
+	}
+	return err
+}
+
+// commit ends the transaction. When it fails, nothing of it is left.
+func (c *conn) commit(ctx context.Context) error {
+	err := c.settle(ctx, "COMMIT")
+	if err != nil {
+		c.note(err)
+		_ = c.rollback(ctx)
+	}
+	return err
+}
+
+// rollback ends the transaction if there is one. A connection on which it fails is broken.
+func (c *conn) rollback(ctx context.Context) error {
+	err := c.settle(ctx, "ROLLBACK")
+	var failure *sqlite.Error
+	if errors.As(err, &failure) && failure.Code() == sqlite3.SQLITE_ERROR {
+		return nil // there is none: https://sqlite.org/lang_transaction.html
+	}
+	c.broken = c.broken || err != nil
+	return err
+}
+
+// mend makes a broken connection that could not be replaced, as the database lives in it, one without a transaction.
+func (c *conn) mend(ctx context.Context) error {
+	if !c.broken {
+		return nil
+	}
+	c.broken = false
+	return c.rollback(ctx)
+}
+
+// note takes note of an error after which the connection can't be trusted.
+func (c *conn) note(err error) {
+	c.broken = c.broken || hasCode(err, sqlite3.SQLITE_IOERR)
+}
+
+// setQueryOnly makes the connection refuse to write, or write again.
+func (c *conn) setQueryOnly(ctx context.Context, on bool) error {
+	if c.queryOnly == on {
+		return nil
+	}
+	text := "PRAGMA query_only=0"
+	if on {
+		text = "PRAGMA query_only=1"
+	}
+	if err := c.settle(ctx, text); err != nil {
+		c.broken = true
+		return err
+	}
+	c.queryOnly = on
+	return nil
+}
+
+// setting is a pragma with the value that it is given, and how that reads back.
+type setting struct{ pragma, value, want string }
+
+// set gives a pragma its value and makes sure that it has it: SQLite reports nothing when it keeps another.
+func (c *conn) set(ctx context.Context, s setting) error {
+	if err := c.control(ctx, "PRAGMA "+s.pragma+"="+s.value); err != nil {
+		return during(ctx, "set PRAGMA "+s.pragma, err)
+	}
+	got, err := c.ask(ctx, "PRAGMA "+s.pragma)
+	if err != nil {
+		return during(ctx, "read PRAGMA "+s.pragma, err)
+	}
+	if got != s.want {
+		return fmt.Errorf("set PRAGMA %s: it is %s instead of %s", s.pragma, got, s.want)
+	}
+	return nil
+}
+
+// ask returns the first value that a statement of ours returns.
+func (c *conn) ask(ctx context.Context, text string) (string, error) {
+	rows, err := c.raw.QueryContext(ctx, text, nil)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = rows.Close() }()
+	values := make([]driver.Value, len(rows.Columns()))
+	if err := rows.Next(values); err != nil && !errors.Is(err, io.EOF) {
+		return "", err
+	}
+	if len(values) == 0 {
+		return "", nil
+	}
+	return fmt.Sprint(values[0]), nil
+}
+
+// exec runs a text of the caller's that returns no rows.
+func (c *conn) exec(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
+	s, err := c.prepare(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = s.Close() }() // what it says, the statement has said
+	return s.ExecContext(ctx, args)
+}
+
+// query runs a text of the caller's. The statement is closed with its rows.
+func (c *conn) query(ctx context.Context, query string, args []driver.NamedValue) (r *rows, err error) {
+	s, err := c.prepare(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if r == nil { // also when a function that the caller has registered panics
+			_ = s.Close()
+		}
+	}()
+	if r, err = s.query(ctx, args); err != nil {
+		return nil, err
+	}
+	r.closing = s.Close
+	return r, nil
+}
+
+// prepare prepares a text of the caller's.
+func (c *conn) prepare(ctx context.Context, query string) (*stmt, error) {
+	if err := refused(query); err != nil {
+		return nil, err
+	}
+	raw, err := c.raw.PrepareContext(ctx, query)
+	if err != nil {
+		c.note(err)
+		return nil, explain(ctx, err)
+	}
+	return &stmt{conn: c, raw: raw.(driverStmt), text: query}, nil
+}
+
+// untilFree calls try until it fails with something else than SQLITE_BUSY, ctx is done, or the patience, if there is
+// any, is at its end. It is for what SQLite doesn't wait for long enough.
+func untilFree(ctx context.Context, patience time.Duration, try func() error) error {
+	const longest = 100 * time.Millisecond
+	since := time.Now()
+	for pause := time.Millisecond; ; pause = min(2*pause, longest) {
+		err := try()
+		if !hasCode(err, sqlite3.SQLITE_BUSY) || patience > 0 && time.Since(since) > patience {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(rand.N(pause)):
+		}
+	}
+}

@@ -1,0 +1,197 @@
+// Package sqlite is the engine for SQLite. Everything that knows SQLite is here.
+//
+// One connection writes and several read: who wants one waits for it in line, see [pool]. A file is in WAL mode, so
+// that readers and the writer don't wait for each other. A database in memory has one connection for both.
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"modernc.org/sqlite"
+
+	"github.com/tholedb/thole/internal/engine"
+	"github.com/tholedb/thole/internal/sqltext"
+)
+
+// lockTimeout is how long a session waits where its options don't say.
+const lockTimeout = 5 * time.Second
+
+// Engine is an open database.
+type Engine struct {
+	name   string
+	cfg    Config // complete, its path absolute
+	env    engine.Env
+	driver sqlite.Driver
+
+	writing *slot // the only one of writers
+	writers *pool[*slot]
+	readers *pool[*slot] // in memory the same as writers
+}
+
+var _ engine.Engine = (*Engine)(nil)
+
+// slot is the place of one connection in a pool.
+type slot struct {
+	home   *pool[*slot]
+	conn   *conn                       // nil until it is needed, and when the last one was broken
+	holder atomic.Pointer[engine.Info] // who has it, if that is known
+}
+
+func (e *Engine) makePools() {
+	e.writing = &slot{}
+	e.writers = newPool([]*slot{e.writing}, e.drop)
+	e.writing.home = e.writers
+	e.readers = e.writers
+	if e.cfg.inMemory() {
+		return
+	}
+	slots := make([]*slot, e.cfg.Readers)
+	e.readers = newPool(slots, e.drop)
+	for i := range slots {
+		slots[i] = &slot{home: e.readers}
+	}
+}
+
+// drop closes the connection of a slot for good.
+func (e *Engine) drop(s *slot) {
+	if s.conn == nil {
+		return
+	}
+	if err := s.conn.raw.Close(); err != nil {
+		e.env.Log.Warn("closing a connection failed", "database", e.name, "error", explain(context.Background(), err))
+	}
+	s.conn = nil
+}
+
+// claim is what somebody wants a connection for.
+type claim struct {
+	readOnly bool
+	patience time.Duration // zero is until the context is done
+	info     *engine.Info
+}
+
+// acquire waits for a connection. [Engine.release] gives it back.
+func (e *Engine) acquire(ctx context.Context, want claim) (*slot, error) {
+	from := e.writers
+	if want.readOnly {
+		from = e.readers
+	}
+	s, err := from.get(ctx, want.patience)
+	if err != nil {
+		return nil, e.explainWait(ctx, from, want, err)
+	}
+	if s.conn == nil {
+		if s.conn, err = e.connect(ctx, want.readOnly); err != nil {
+			from.put(s)
+			return nil, during(ctx, "open connection", err)
+		}
+	}
+	if err := s.conn.mend(ctx); err != nil {
+		from.put(s)
+		return nil, during(ctx, "roll back what is left on the connection", err)
+	}
+	if err := s.conn.setQueryOnly(ctx, want.readOnly); err != nil {
+		e.release(s)
+		return nil, explain(ctx, err)
+	}
+	s.holder.Store(want.info)
+	return s, nil
+}
+
+// explainWait says why there was no connection, and who has it.
+func (e *Engine) explainWait(ctx context.Context, from *pool[*slot], want claim, err error) *engine.Error {
+	if errors.Is(err, errPoolClosed) {
+		return &engine.Error{Kind: engine.ErrClosed, Message: engine.ErrClosed.Error()}
+	}
+	doing := fmt.Sprintf("wait for a reader, all %d are in use, %s", e.cfg.Readers, e.env.Sessions)
+	if from == e.writers {
+		doing = "wait for the writer, " + e.holds()
+	}
+	if errors.Is(err, errWaited) {
+		return &engine.Error{Kind: engine.ErrLocked, Message: fmt.Sprintf("%s: gave up after %s", doing, want.patience)}
+	}
+	return during(ctx, doing, err)
+}
+
+// holds says who holds the writer.
+func (e *Engine) holds() string {
+	if info := e.writing.holder.Load(); info != nil {
+		return info.String() + " holds it"
+	}
+	return "somebody has just had it"
+}
+
+// release gives a connection back. One that is broken is replaced, but for the one that the database lives in.
+func (e *Engine) release(s *slot) {
+	s.holder.Store(nil)
+	s.conn.timeout = 0
+	switch {
+	case !s.conn.broken:
+	case e.cfg.inMemory():
+		e.env.Log.Error("the connection of a database in memory is in an unknown state", "database", e.name)
+	default:
+		e.env.Log.Warn("replacing a connection", "database", e.name)
+		e.drop(s)
+	}
+	s.home.put(s)
+}
+
+// Name implements [engine.Engine].
+func (e *Engine) Name() string { return "sqlite" }
+
+// DriverName implements [engine.Engine].
+func (e *Engine) DriverName() string { return "sqlite3" }
+
+// Dialect implements [engine.Engine].
+func (e *Engine) Dialect() sqltext.Dialect { return sqltext.SQLite }
+
+// CheckNamedValue leaves the conversion to database/sql: SQLite has no types of its own.
+func (e *Engine) CheckNamedValue(*driver.NamedValue) error { return driver.ErrSkip }
+
+// Isolation implements [engine.Engine]. Every transaction is serializable, https://sqlite.org/isolation.html, and those
+// that read do so from one snapshot, so that each level up to that is served, and Deferrable.
+func (e *Engine) Isolation(asked sql.IsolationLevel) (sql.IsolationLevel, error) {
+	switch asked {
+	case sql.LevelDefault, sql.LevelReadUncommitted, sql.LevelReadCommitted, sql.LevelRepeatableRead,
+		sql.LevelSnapshot, sql.LevelSerializable:
+		return sql.LevelSerializable, nil
+	}
+	return 0, &engine.Error{Message: "SQLite has no isolation level " + asked.String(), Err: errors.ErrUnsupported}
+}
+
+// String is the path as it was configured, or "in-memory".
+func (e *Engine) String() string { return e.name }
+
+// Ping reads from the database.
+func (e *Engine) Ping(ctx context.Context) error {
+	s, err := e.acquire(ctx, claim{readOnly: true, patience: lockTimeout})
+	if err != nil {
+		return err
+	}
+	defer e.release(s)
+	if _, err := s.conn.ask(ctx, "SELECT count(*) FROM sqlite_schema"); err != nil {
+		return during(ctx, "ping database", err)
+	}
+	return nil
+}
+
+// Close implements [engine.Engine].
+func (e *Engine) Close(ctx context.Context) error {
+	e.readers.close()
+	e.writers.close()
+	out := e.readers.drain(ctx)
+	if e.writers != e.readers {
+		out += e.writers.drain(ctx)
+	}
+	if out == 0 {
+		return nil
+	}
+	doing := fmt.Sprintf("close database, %d connections in use, %s", out, e.env.Sessions)
+	return during(ctx, doing, ctx.Err())
+}
