@@ -1,0 +1,67 @@
+// Package testdb gives a test a database of its own, which is gone when the
+// test has ended.
+package testdb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/tholedb/thole/internal/pgserver"
+)
+
+// SQLite returns the URL of a database file that does not exist yet.
+func SQLite(tb testing.TB) string {
+	tb.Helper()
+	return "sqlite:///" + url.PathEscape(filepath.Join(tb.TempDir(), "test.db"))
+}
+
+// Postgres returns the URL of an empty database. Without a server the test is
+// skipped and says why, or fails when DBTEST_REQUIRE is postgres.
+func Postgres(tb testing.TB) string {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(tb.Context()), time.Minute)
+	defer cancel()
+	server, err := pgserver.URL(ctx)
+	var missing *pgserver.NotFoundError
+	if errors.As(err, &missing) && os.Getenv("DBTEST_REQUIRE") != "postgres" {
+		tb.Skip(err)
+	}
+	if err != nil {
+		tb.Fatal(err)
+	}
+	name := fmt.Sprintf("thole_test_%d_%d", os.Getpid(), databases.Add(1))
+	execute(tb, server, "create database "+name+" template template0 strategy file_copy")
+	tb.Cleanup(func() { execute(tb, server, "drop database if exists "+name+" with (force)") })
+	own, err := url.Parse(server)
+	if err != nil {
+		tb.Fatal("read the URL of the test server: it is not a URL")
+	}
+	own.Path = "/" + name
+	return own.String()
+}
+
+var databases atomic.Int64
+
+// execute runs a statement on a connection of its own.
+func execute(tb testing.TB, server, statement string) {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(tb.Context()), time.Minute)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, server)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer conn.Close(ctx)
+	if _, err := conn.Exec(ctx, statement); err != nil {
+		tb.Fatalf("%s: %v", statement, err)
+	}
+}

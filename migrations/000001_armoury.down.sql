@@ -1,0 +1,2 @@
+DROP TABLE armoury;
+DROP TABLE shields;
