@@ -1,0 +1,608 @@
+package thole
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"fmt"
+	"io"
+	"reflect"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/tholedb/thole/internal/engine"
+	"github.com/tholedb/thole/internal/sqltext"
+)
+
+// This file is what stands between database/sql, whose Rows, Row and Stmt the
+// query methods return and sqlx scans, and the engine: one *sql.DB over
+// connections that are nothing by themselves. A connection belongs to the
+// session that the ctx carries; without one it takes the engine's connection
+// for statements outside a session. It is never kept idle, and it never says
+// driver.ErrBadConn, upon which database/sql would run a statement again.
+
+// connector makes connections for database/sql.
+type connector struct{ db *DB }
+
+// Connect gives the connection of the session that ctx carries, or one for
+// statements outside a session, which takes nothing before the first.
+func (c *connector) Connect(ctx context.Context) (driver.Conn, error) {
+	return &conn{db: c.db, tx: c.db.current(ctx)}, nil
+}
+
+// Driver returns a driver that only says how to get a connection.
+func (c *connector) Driver() driver.Driver { return noDriver{} }
+
+// newViews is a *sql.DB over the connector.
+func (db *DB) newViews() *sqlx.DB {
+	views := sql.OpenDB(&connector{db})
+	views.SetMaxIdleConns(-1)
+	return sqlx.NewDb(views, db.engine.DriverName())
+}
+
+// views is what makes the Rows, Row and Stmt of a statement, until done is
+// called. After Close it is one for the moment, so that the engine says that it
+// is closed, or the session that it has ended, and not database/sql.
+func (db *DB) views() (views *sqlx.DB, done func()) {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	if !db.closed {
+		return db.sqlx, func() {}
+	}
+	late := db.newViews()
+	return late, func() { _ = late.Close() }
+}
+
+type noDriver struct{}
+
+func (noDriver) Open(string) (driver.Conn, error) {
+	return nil, failure(nil, "open connection: use thole.Open")
+}
+
+// uncancelled is a statement's ctx on its way through database/sql, which would
+// watch it in a goroutine, and answer before the session has. The connection
+// has the ctx itself.
+type uncancelled struct{ context.Context }
+
+func (uncancelled) Deadline() (time.Time, bool) { return time.Time{}, false }
+func (uncancelled) Done() <-chan struct{}       { return nil }
+func (uncancelled) Err() error                  { return nil }
+
+func original(ctx context.Context) context.Context {
+	if u, ok := ctx.(uncancelled); ok {
+		return u.Context
+	}
+	return ctx
+}
+
+// conn is a connection as database/sql sees it.
+type conn struct {
+	db   *DB
+	tx   *Tx             // the session it belongs to, or nil
+	auto engine.AutoConn // outside a session, once there was a statement
+}
+
+var _ interface {
+	driver.Conn
+	driver.ConnBeginTx
+	driver.ConnPrepareContext
+	driver.ExecerContext
+	driver.QueryerContext
+	driver.NamedValueChecker
+	driver.Pinger
+} = (*conn)(nil)
+
+// engineConn is what statements run on.
+func (c *conn) engineConn(ctx context.Context) (engine.Conn, error) {
+	if c.tx != nil {
+		return c.tx.session.inner, nil
+	}
+	if c.auto == nil {
+		auto, err := c.db.engine.Conn(ctx)
+		if err != nil {
+			return nil, err
+		}
+		c.auto = auto
+	}
+	return c.auto, nil
+}
+
+// Close gives back what the connection took.
+func (c *conn) Close() error {
+	if c.auto == nil {
+		return nil
+	}
+	return c.auto.Close()
+}
+
+// CheckNamedValue leaves arguments to the engine.
+func (c *conn) CheckNamedValue(value *driver.NamedValue) error {
+	return c.db.engine.CheckNamedValue(value)
+}
+
+// Ping asks the database outside any session.
+func (c *conn) Ping(ctx context.Context) error { return c.db.PingContext(ctx) }
+
+// ExecContext runs a statement.
+func (c *conn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
+	return c.exec(ctx, query, args, func(st *statement) (driver.Result, error) {
+		return st.conn.ExecContext(st.ctx, st.text, args)
+	})
+}
+
+// QueryContext runs a statement whose rows keep the session busy until they are
+// closed.
+func (c *conn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
+	return c.query(ctx, query, args, func(st *statement) (driver.Rows, error) {
+		return st.conn.QueryContext(st.ctx, st.text, args)
+	})
+}
+
+func (c *conn) exec(ctx context.Context, query string, args []driver.NamedValue, run func(*statement) (driver.Result, error)) (driver.Result, error) {
+	st, err := c.start(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	defer st.end()
+	if err := st.count(args); err != nil {
+		return nil, err
+	}
+	result, err := run(st)
+	if err != nil {
+		return nil, st.failed(err)
+	}
+	return result, nil
+}
+
+func (c *conn) query(ctx context.Context, query string, args []driver.NamedValue, run func(*statement) (driver.Rows, error)) (driver.Rows, error) {
+	st, err := c.start(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if st.rows == nil {
+			st.end()
+		}
+	}()
+	if err := st.count(args); err != nil {
+		return nil, err
+	}
+	st.cancellable()
+	got, err := run(st)
+	if err != nil {
+		return nil, st.failed(err)
+	}
+	return st.keep(got), nil
+}
+
+// Prepare is never called: there is PrepareContext.
+func (c *conn) Prepare(query string) (driver.Stmt, error) {
+	return c.PrepareContext(context.Background(), query)
+}
+
+// PrepareContext prepares a statement, which lives as long as the session.
+func (c *conn) PrepareContext(ctx context.Context, query string) (driver.Stmt, error) {
+	st, err := c.start(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	defer st.end()
+	prepared, err := st.conn.PrepareContext(st.ctx, st.text)
+	if err != nil {
+		return nil, st.failed(err)
+	}
+	s := &stmt{conn: c, query: query, inner: prepared}
+	if c.tx != nil {
+		c.tx.own(s)
+	}
+	return s, nil
+}
+
+// statement is a statement in progress.
+type statement struct {
+	db     *DB
+	tx     *Tx         // nil outside a session
+	conn   engine.Conn // what it runs on
+	query  string      // as it was given
+	text   string      // as the engine reads it
+	params int         // how many arguments it takes
+	ctx    context.Context
+	cancel context.CancelFunc
+	caller engine.Caller
+	rows   *rows // open ones
+}
+
+// start claims the session for a statement, and refuses one that must not run.
+func (c *conn) start(ctx context.Context, query string) (*statement, error) {
+	st := &statement{db: c.db, tx: c.tx, query: query}
+	if err := st.read(); err != nil {
+		return nil, err
+	}
+	ctx, st.cancel = original(ctx), func() {}
+	if st.tx != nil {
+		if err := st.claim(); err != nil {
+			return nil, err
+		}
+		ctx, st.cancel = st.tx.join(ctx)
+	}
+	st.ctx = ctx
+	if ctx.Err() != nil {
+		defer st.end()
+		return nil, st.refuse(contextError(ctx, "run statement"))
+	}
+	conn, err := c.engineConn(ctx)
+	if err != nil {
+		defer st.end()
+		return nil, st.db.explained(err, query)
+	}
+	st.conn = conn
+	return st, nil
+}
+
+// read turns the text into the engine's own, and refuses what is the session's
+// to do.
+func (st *statement) read() error {
+	dialect := st.db.engine.Dialect()
+	if verb := sqltext.Control(dialect, st.query); verb != 0 {
+		err := st.refuse(failure(ErrTxControl, "%s", adviceFor(verb)))
+		if st.tx != nil {
+			st.tx.abort(engine.AbortsLevel, because(ErrTxControl, err, "session can't go on"))
+		}
+		return err
+	}
+	rewritten, err := sqltext.Rewrite(dialect, st.query)
+	if err != nil {
+		return st.refuse(because(nil, err, "read statement"))
+	}
+	st.text, st.params = rewritten.Text, rewritten.Params
+	return nil
+}
+
+// count refuses arguments that the text has no place for, which SQLite would
+// pass over, or too few of them. Named ones are the engine's to find.
+func (st *statement) count(args []driver.NamedValue) error {
+	named := slices.ContainsFunc(args, func(arg driver.NamedValue) bool { return arg.Name != "" })
+	if named || len(args) == st.params {
+		return nil
+	}
+	return st.refuse(failure(nil, "read statement: it takes %d arguments, not %d", st.params, len(args)))
+}
+
+func adviceFor(verb sqltext.Verb) string {
+	if verb.IsSavepoint() {
+		return fmt.Sprintf("refuse %s: savepoints are the session's own; use tx.WithSession, which is one", verb)
+	}
+	return fmt.Sprintf("refuse %s: use WithSession, which begins and ends the transaction", verb)
+}
+
+// refuse is why the statement was not sent.
+func (st *statement) refuse(why *Error) *Error {
+	why.Engine, why.Query, why.Caller = st.db.Engine(), st.query, engine.Here().String()
+	return why
+}
+
+// claim makes the session busy with the statement.
+func (st *statement) claim() error {
+	s := st.tx.session
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := st.tx.usable(); err != nil {
+		return err
+	}
+	s.use = st
+	return nil
+}
+
+// cancellable lets rows be cut short when the session ends.
+func (st *statement) cancellable() {
+	st.caller = engine.Here()
+	ctx, cancel := context.WithCancel(st.ctx)
+	release := st.cancel
+	st.ctx, st.cancel = ctx, func() { cancel(); release() }
+}
+
+// end lets the session go on.
+func (st *statement) end() {
+	st.cancel()
+	if st.tx == nil {
+		return
+	}
+	s := st.tx.session
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.use = nil
+	s.idle.Broadcast()
+}
+
+// failed explains the driver's error, and takes note of what it means for the
+// session.
+func (st *statement) failed(err error) error {
+	told := st.conn.Failed(st.ctx, err)
+	if st.tx != nil {
+		return st.tx.fail(told, st.query)
+	}
+	failed := st.db.explained(told, st.query)
+	if told.Kind == ErrCommitUnknown {
+		return withOutcome(Unknown, failed)
+	}
+	return failed
+}
+
+// inProgress says what the session is busy with.
+func (st *statement) inProgress() string {
+	if st.rows != nil {
+		return fmt.Sprintf("the rows of %q at %s are open", shorten(st.query), st.caller)
+	}
+	return fmt.Sprintf("%q is in progress", shorten(st.query))
+}
+
+// keep makes the statement last until its rows are closed.
+func (st *statement) keep(got driver.Rows) *rows {
+	kept := &rows{Rows: got, st: st}
+	if st.tx == nil {
+		st.rows = kept
+		return kept
+	}
+	s := st.tx.session
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st.rows = kept
+	return kept
+}
+
+// rows are a statement's, as database/sql sees them.
+type rows struct {
+	driver.Rows
+	st *statement
+
+	mu     sync.Mutex // database/sql may close them while they are shut
+	closed bool
+}
+
+// Next reads a row. A failure in the middle makes the session fail on both
+// engines, for who breaks out of a loop often forgets to look.
+func (r *rows) Next(dest []driver.Value) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return r.st.tx.whyDone()
+	}
+	err := r.st.ctx.Err()
+	if err == nil {
+		err = r.Rows.Next(dest)
+	}
+	if err == nil || err == io.EOF { //nolint:errorlint // the contract of driver.Rows
+		return err
+	}
+	failed := r.st.failed(err)
+	if r.st.tx != nil {
+		r.st.tx.abort(engine.AbortsLevel, because(ErrTxAborted, failed, "session can't go on"))
+	}
+	return failed
+}
+
+// Close lets the session go on.
+func (r *rows) Close() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return nil
+	}
+	r.closed = true
+	defer r.st.end()
+	if err := r.Rows.Close(); err != nil {
+		return r.st.failed(err)
+	}
+	return nil
+}
+
+// draining is how long open rows may be read to their end before their
+// statement is cancelled, when a session ends.
+const draining = 100 * time.Millisecond
+
+// shut closes rows that were left open.
+func (r *rows) shut() {
+	timer := time.AfterFunc(draining, r.st.cancel)
+	defer timer.Stop()
+	_ = r.Close() // the session fails anyway
+}
+
+// HasNextResultSet, NextResultSet and the methods for column types are the
+// driver's, where it has them.
+func (r *rows) HasNextResultSet() bool {
+	sets, ok := r.Rows.(driver.RowsNextResultSet)
+	return ok && sets.HasNextResultSet()
+}
+
+// NextResultSet goes on to the next result.
+func (r *rows) NextResultSet() error {
+	if sets, ok := r.Rows.(driver.RowsNextResultSet); ok {
+		return sets.NextResultSet()
+	}
+	return io.EOF
+}
+
+// ColumnTypeScanType is a Go type that the column can be scanned into.
+func (r *rows) ColumnTypeScanType(column int) reflect.Type {
+	if types, ok := r.Rows.(driver.RowsColumnTypeScanType); ok {
+		return types.ColumnTypeScanType(column)
+	}
+	return reflect.TypeFor[any]()
+}
+
+// ColumnTypeDatabaseTypeName is the engine's name of the column's type.
+func (r *rows) ColumnTypeDatabaseTypeName(column int) string {
+	if types, ok := r.Rows.(driver.RowsColumnTypeDatabaseTypeName); ok {
+		return types.ColumnTypeDatabaseTypeName(column)
+	}
+	return ""
+}
+
+// ColumnTypeLength is the length of a column of variable length.
+func (r *rows) ColumnTypeLength(column int) (int64, bool) {
+	if types, ok := r.Rows.(driver.RowsColumnTypeLength); ok {
+		return types.ColumnTypeLength(column)
+	}
+	return 0, false
+}
+
+// ColumnTypeNullable says whether the column may be null.
+func (r *rows) ColumnTypeNullable(column int) (nullable, known bool) {
+	if types, ok := r.Rows.(driver.RowsColumnTypeNullable); ok {
+		return types.ColumnTypeNullable(column)
+	}
+	return false, false
+}
+
+// ColumnTypePrecisionScale is that of a decimal column.
+func (r *rows) ColumnTypePrecisionScale(column int) (precision, scale int64, ok bool) {
+	if types, ok := r.Rows.(driver.RowsColumnTypePrecisionScale); ok {
+		return types.ColumnTypePrecisionScale(column)
+	}
+	return 0, 0, false
+}
+
+// stmt is a prepared statement, as database/sql sees it.
+type stmt struct {
+	conn  *conn
+	query string
+	inner driver.Stmt
+
+	once sync.Once
+}
+
+var _ interface {
+	driver.Stmt
+	driver.StmtExecContext
+	driver.StmtQueryContext
+} = (*stmt)(nil)
+
+// ExecContext runs the statement.
+func (s *stmt) ExecContext(ctx context.Context, args []driver.NamedValue) (driver.Result, error) {
+	return s.conn.exec(ctx, s.query, args, func(st *statement) (driver.Result, error) {
+		return s.inner.(driver.StmtExecContext).ExecContext(st.ctx, args)
+	})
+}
+
+// QueryContext runs the statement, see [conn.QueryContext].
+func (s *stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driver.Rows, error) {
+	return s.conn.query(ctx, s.query, args, func(st *statement) (driver.Rows, error) {
+		return s.inner.(driver.StmtQueryContext).QueryContext(st.ctx, args)
+	})
+}
+
+// NumInput is how many arguments the statement takes, or -1.
+func (s *stmt) NumInput() int { return s.inner.NumInput() }
+
+// Exec is never called: there is ExecContext.
+func (s *stmt) Exec([]driver.Value) (driver.Result, error) { return nil, driver.ErrSkip }
+
+// Query is never called: there is QueryContext.
+func (s *stmt) Query([]driver.Value) (driver.Rows, error) { return nil, driver.ErrSkip }
+
+// Close gives up what the engine holds for the statement: at once outside a
+// session, else at the session's end, when the connection is idle for sure.
+func (s *stmt) Close() error {
+	if s.conn.tx == nil {
+		s.drop()
+	}
+	return nil
+}
+
+// drop closes the engine's statement.
+func (s *stmt) drop() {
+	s.once.Do(func() { _ = s.inner.Close() })
+}
+
+// own keeps a prepared statement until the level ends.
+func (tx *Tx) own(s *stmt) {
+	tx.session.mu.Lock()
+	defer tx.session.mu.Unlock()
+	if tx.stmts == nil {
+		tx.stmts = make(map[*stmt]struct{})
+	}
+	tx.stmts[s] = struct{}{}
+}
+
+// whyDone is why the level can't be used any more.
+func (tx *Tx) whyDone() error {
+	if tx == nil {
+		return failure(nil, "read rows: they are closed")
+	}
+	tx.session.mu.Lock()
+	defer tx.session.mu.Unlock()
+	if tx.ended != "" {
+		return tx.doneError()
+	}
+	return failure(nil, "read rows: they are closed")
+}
+
+// Begin is never called: there is BeginTx.
+func (c *conn) Begin() (driver.Tx, error) {
+	return c.BeginTx(context.Background(), driver.TxOptions{})
+}
+
+// BeginTx begins a transaction for code that has a *sqlx.DB: outside a session
+// it is a session of its own; inside it is that session, and sends nothing.
+func (c *conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, error) {
+	if c.tx != nil {
+		return joined{c.tx}, nil
+	}
+	ctx = original(ctx)
+	options := SessionOptions{ReadOnly: opts.ReadOnly, Isolation: sql.IsolationLevel(opts.Isolation)}.or(c.db.defaults)
+	if err := c.db.check(options); err != nil {
+		return nil, err
+	}
+	tx, err := c.db.begin(ctx, options, &engine.Info{Label: options.Label, Caller: engine.Here(), Began: time.Now()}, 1)
+	if err != nil {
+		return nil, err
+	}
+	c.tx = tx
+	return &owned{c, tx}, nil
+}
+
+// joined is a transaction that is the session's. WithSession ends it.
+type joined struct{ tx *Tx }
+
+// Commit refuses.
+func (j joined) Commit() error { return j.refuse("Commit") }
+
+// Rollback refuses, but to the session itself, which ends the view so.
+func (j joined) Rollback() error {
+	if j.tx.isDone() {
+		return nil
+	}
+	return j.refuse("Rollback")
+}
+
+func (j joined) refuse(method string) error {
+	err := failure(ErrTxControl, "refuse %s: WithSession ends the transaction, when its fn returns", method)
+	err.Caller = engine.Here().String()
+	j.tx.abort(engine.AbortsLevel, because(ErrTxControl, err, "session can't go on"))
+	return err
+}
+
+// owned is a session that database/sql began and ends.
+type owned struct {
+	conn *conn
+	tx   *Tx
+}
+
+// Commit commits, and answers as [DB.WithSession] does.
+func (o *owned) Commit() error {
+	defer func() { o.conn.tx = nil }()
+	return o.tx.end(nil)
+}
+
+// Rollback rolls back.
+func (o *owned) Rollback() error {
+	defer func() { o.conn.tx = nil }()
+	asked := failure(nil, "Rollback was called")
+	if err := o.tx.end(asked); err != error(asked) { //nolint:errorlint // asked itself is not a failure
+		return err
+	}
+	return nil
+}

@@ -1,0 +1,125 @@
+package thole
+
+import (
+	"cmp"
+	"database/sql"
+	"errors"
+	"time"
+)
+
+// SessionOptions are the options of a session. The zero value is a read-write
+// session at the engine's defaults. What the engine can't honour is an error
+// that matches [errors.ErrUnsupported], before anything is sent. A field that
+// is zero takes its value from [Config.Session].
+type SessionOptions struct {
+	// ReadOnly makes the engine refuse to write ([ErrReadOnly]). On SQLite the
+	// session does not wait for the writer. Default: read-write.
+	ReadOnly bool
+
+	// Isolation is the level as PostgreSQL means it
+	// (https://www.postgresql.org/docs/current/transaction-iso.html);
+	// LevelSnapshot is REPEATABLE READ. SQLite is serializable whatever is
+	// asked (https://www.sqlite.org/isolation.html). Default: the server's,
+	// which is READ COMMITTED unless it is configured otherwise.
+	Isolation sql.IsolationLevel
+
+	// Deferrable lets a ReadOnly session at LevelSerializable wait for a
+	// snapshot in which it can't fail. Default: false.
+	Deferrable bool
+
+	// MaxAttempts is how often fn may run when it fails with what a new
+	// attempt can cure: [ErrSerialization], [ErrDeadlock], [ErrLocked],
+	// [ErrConnLost]. Attempts are 5 ms to 500 ms apart, at random, and hold
+	// nothing meanwhile. Default: 5 when Isolation asks for REPEATABLE READ or
+	// SERIALIZABLE, and for SQLite's lock held by another process; else 1.
+	MaxAttempts int
+
+	// Timeout bounds the session with all its attempts, but for COMMIT and
+	// ROLLBACK. Default: none but ctx's own.
+	Timeout time.Duration
+
+	// LockTimeout bounds each wait for a lock. On SQLite that is the wait for
+	// the one writer, in this process and for other ones. Default: 5 s on
+	// SQLite, the server's lock_timeout on PostgreSQL.
+	LockTimeout time.Duration
+
+	// StatementTimeout bounds each statement. Default: none on SQLite, the
+	// server's statement_timeout on PostgreSQL.
+	StatementTimeout time.Duration
+
+	// Label names the session in messages. Default: none.
+	Label string
+
+	// Nested says what the session is inside another. Default:
+	// NestedSavepoint.
+	Nested Nesting
+}
+
+// Nesting is what a session is when it is opened inside another.
+type Nesting uint8
+
+const (
+	// NestedSavepoint makes it a savepoint: its error undoes what it did, and
+	// the outer session goes on.
+	NestedSavepoint Nesting = iota
+
+	// NestedJoin makes it a part of the outer session, without a savepoint:
+	// its error makes the outer session fail, whatever fn makes of it.
+	NestedJoin
+
+	// NestedForbidden makes it an error ([ErrNested]): the session must be the
+	// outermost, so that nil means committed.
+	NestedForbidden
+)
+
+// or takes from defaults what o leaves zero.
+func (o SessionOptions) or(defaults SessionOptions) SessionOptions {
+	o.ReadOnly = o.ReadOnly || defaults.ReadOnly
+	o.Isolation = cmp.Or(o.Isolation, defaults.Isolation)
+	o.Deferrable = o.Deferrable || defaults.Deferrable
+	o.MaxAttempts = cmp.Or(o.MaxAttempts, defaults.MaxAttempts)
+	o.Timeout = cmp.Or(o.Timeout, defaults.Timeout)
+	o.LockTimeout = cmp.Or(o.LockTimeout, defaults.LockTimeout)
+	o.StatementTimeout = cmp.Or(o.StatementTimeout, defaults.StatementTimeout)
+	o.Label = cmp.Or(o.Label, defaults.Label)
+	o.Nested = cmp.Or(o.Nested, defaults.Nested)
+	return o
+}
+
+// check refuses options that have no meaning or that the engine can't honour.
+func (db *DB) check(o SessionOptions) error {
+	switch {
+	case min(o.Timeout, o.LockTimeout, o.StatementTimeout) < 0, o.MaxAttempts < 0:
+		return failure(nil, "open session: a timeout or MaxAttempts is negative; 0 is the default")
+	case o.Nested > NestedForbidden:
+		return failure(nil, "open session: Nested is %d; it is one of NestedSavepoint, NestedJoin, NestedForbidden", o.Nested)
+	case o.Deferrable && (!o.ReadOnly || o.Isolation != sql.LevelSerializable):
+		return because(nil, errors.ErrUnsupported, "open session: Deferrable goes with ReadOnly and sql.LevelSerializable")
+	}
+	if _, err := db.engine.Isolation(o.Isolation); err != nil {
+		return because(nil, err, "open session")
+	}
+	return nil
+}
+
+// checkNested refuses options that the outer session rules out.
+func (tx *Tx) checkNested(o SessionOptions) error {
+	if err := tx.db.check(o); err != nil {
+		return err
+	}
+	given, _ := tx.db.engine.Isolation(tx.opts.Isolation)
+	asked, _ := tx.db.engine.Isolation(o.Isolation)
+	switch outer := tx.session.info; {
+	case o.Nested == NestedForbidden:
+		return failure(ErrNested, "open session: it must be the outermost, and is inside the %s", outer)
+	case tx.opts.ReadOnly && !o.ReadOnly:
+		return failure(ErrNested, "open session: it asks to write, inside the read-only %s", outer)
+	case o.Isolation != sql.LevelDefault && asked > given:
+		return failure(ErrNested, "open session: it asks for %s, inside the %s at %s", o.Isolation, outer, given)
+	case o.Deferrable && !tx.opts.Deferrable:
+		return failure(ErrNested, "open session: it asks for Deferrable, inside the %s without", outer)
+	case o.LockTimeout != 0 || o.StatementTimeout != 0 || o.MaxAttempts > 1:
+		return because(ErrNested, errors.ErrUnsupported, "open session: LockTimeout, StatementTimeout and MaxAttempts belong to the outermost, which is the %s", outer)
+	}
+	return nil
+}

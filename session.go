@@ -1,0 +1,171 @@
+package thole
+
+import (
+	"context"
+	"time"
+
+	"github.com/tholedb/thole/internal/engine"
+)
+
+// WithSession runs fn in a session. A session is one transaction: it commits
+// when fn returns nil, and rolls back when fn returns an error, panics, leaves
+// by [runtime.Goexit] (as t.FailNow does), or when ctx is done.
+//
+// Nil means committed. An error means that nothing happened, but for
+// [ErrCommitUnknown] (COMMIT was sent and no answer came) and for SQL of fn's
+// own that ended the transaction ([ErrTxControl]); [OutcomeOf] tells. fn's
+// error comes back unchanged where there is nothing to add to it.
+//
+// Inside a session, that is with the ctx of [Tx.Context] or one made from it,
+// WithSession is a savepoint: an error undoes what the nested session did and
+// leaves the outer one usable.
+//
+// fn runs once, except that it is run again, up to five times in all, when
+// another process held SQLite's lock, and, in sessions whose options ask for
+// REPEATABLE READ or SERIALIZABLE, after a failure that a new attempt can cure;
+// see [SessionOptions.MaxAttempts]. Return what fn made rather than fill
+// variables outside, or use the function [WithSession].
+//
+// COMMIT and ROLLBACK do not end with ctx: they may take until its deadline or
+// five seconds, whichever is later; SQLite's COMMIT is waited for. After that
+// the hooks run, see [Tx.OnCommit].
+func (db *DB) WithSession(ctx context.Context, fn func(tx *Tx) error) error {
+	if tx := db.current(ctx); tx != nil {
+		return tx.WithSession(ctx, fn)
+	}
+	return db.run(ctx, SessionOptions{}, fn)
+}
+
+// WithSessionOptions is [DB.WithSession] with options. Inside a session they
+// must not ask for what the outer one rules out: a stricter isolation level, or
+// to write in a read-only one ([ErrNested]).
+func (db *DB) WithSessionOptions(ctx context.Context, opts SessionOptions, fn func(tx *Tx) error) error {
+	if tx := db.current(ctx); tx != nil {
+		return tx.WithSessionOptions(ctx, opts, fn)
+	}
+	return db.run(ctx, opts, fn)
+}
+
+// WithSession is [DB.WithSession] or [Tx.WithSession] for a fn that makes a
+// value. It returns fn's value when the error is nil, else the zero T.
+func WithSession[T any](ctx context.Context, q Querier, fn func(tx *Tx) (T, error)) (T, error) {
+	return value(fn, func(run func(tx *Tx) error) error { return q.WithSession(ctx, run) })
+}
+
+// WithSessionOptions is [WithSession] with options.
+func WithSessionOptions[T any](ctx context.Context, q Querier, opts SessionOptions, fn func(tx *Tx) (T, error)) (T, error) {
+	return value(fn, func(run func(tx *Tx) error) error { return q.WithSessionOptions(ctx, opts, run) })
+}
+
+func value[T any](fn func(tx *Tx) (T, error), session func(func(tx *Tx) error) error) (T, error) {
+	var made, zero T
+	if fn == nil {
+		return zero, session(nil)
+	}
+	err := session(func(tx *Tx) (err error) {
+		made, err = fn(tx)
+		return err
+	})
+	if err != nil {
+		return zero, err
+	}
+	return made, nil
+}
+
+// From returns the session that ctx carries for db, or db itself, so that code
+// which is given a *DB and a ctx joins the session of its caller.
+func From(ctx context.Context, db *DB) Querier {
+	if tx := db.current(ctx); tx != nil {
+		return tx
+	}
+	return db
+}
+
+// run makes the attempts of an outermost session.
+func (db *DB) run(ctx context.Context, opts SessionOptions, fn func(tx *Tx) error) error {
+	if err := checkCall(ctx, fn); err != nil {
+		return err
+	}
+	opts = opts.or(db.defaults)
+	if err := db.check(opts); err != nil {
+		return err
+	}
+	if opts.Timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, opts.Timeout)
+		defer cancel()
+	}
+	info := &engine.Info{Label: opts.Label, Caller: engine.Here(), Began: time.Now()}
+	for attempt := 1; ; attempt++ {
+		err := db.attempt(ctx, opts, info, attempt, fn)
+		if err == nil {
+			return nil
+		}
+		if attempt >= opts.attempts(err) || !pause(ctx, attempt) {
+			return gaveUp(err, attempt, time.Since(info.Began))
+		}
+	}
+}
+
+// attempt is one transaction: COMMIT stands on the straight line, and whatever
+// leaves it otherwise, a panic and Goexit included, meets the deferred
+// rollback.
+func (db *DB) attempt(ctx context.Context, opts SessionOptions, info *engine.Info, attempt int, fn func(tx *Tx) error) error {
+	tx, err := db.begin(ctx, opts, info, attempt)
+	if err != nil {
+		return err
+	}
+	defer tx.abandon()
+	err = fn(tx)
+	if err == nil {
+		err = tx.runBeforeCommit()
+	}
+	return tx.end(err)
+}
+
+// WithSession runs fn in a session nested in tx: a savepoint, which is undone
+// when fn fails and kept when it returns nil; only the outermost session
+// commits. It takes over tx's read-only mode. While it is open tx itself can't
+// be used ([ErrNested]), and when it has ended its Tx is dead. A failure is not
+// tried again here: it belongs to the outermost session, which can.
+//
+// The nested session's Context has the values of ctx, and ends with ctx or with
+// tx.
+func (tx *Tx) WithSession(ctx context.Context, fn func(tx *Tx) error) error {
+	return tx.nest(ctx, SessionOptions{ReadOnly: tx.opts.ReadOnly}, fn)
+}
+
+// WithSessionOptions is [Tx.WithSession] with options. LockTimeout,
+// StatementTimeout and MaxAttempts belong to the outermost session and are
+// refused here.
+func (tx *Tx) WithSessionOptions(ctx context.Context, opts SessionOptions, fn func(tx *Tx) error) error {
+	if err := tx.checkNested(opts); err != nil {
+		return err
+	}
+	return tx.nest(ctx, opts, fn)
+}
+
+func (tx *Tx) nest(ctx context.Context, opts SessionOptions, fn func(tx *Tx) error) error {
+	if err := checkCall(ctx, fn); err != nil {
+		return err
+	}
+	inner, err := tx.open(ctx, opts)
+	if err != nil {
+		return err
+	}
+	defer inner.abandon()
+	return inner.end(fn(inner))
+}
+
+// checkCall refuses what no session can be made of.
+func checkCall(ctx context.Context, fn func(tx *Tx) error) error {
+	switch {
+	case ctx == nil:
+		return failure(nil, "open session: ctx is nil")
+	case fn == nil:
+		return failure(nil, "open session: fn is nil")
+	case ctx.Err() != nil:
+		return contextError(ctx, "open session")
+	}
+	return nil
+}

@@ -1,0 +1,660 @@
+package thole
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/tholedb/thole/internal/engine"
+)
+
+// Tx is a session, or a session nested in one, while its fn runs. It satisfies
+// [sqlx.ExtContext] and the DBTX that sqlc generates for database/sql. One
+// goroutine uses it at a time ([ErrBusy] tells), and nobody after fn has
+// returned ([ErrTxDone]).
+//
+// Each statement ends with the ctx that it is given or with the session's,
+// whichever ends first.
+type Tx struct {
+	queries
+	db      *DB
+	session *session
+	parent  *Tx // the level outside, nil at the outermost
+	opts    SessionOptions
+	ctx     context.Context
+	cancel  context.CancelFunc // releases what ctx holds
+	caller  engine.Caller      // where the level was opened
+	viewing sync.Once          // makes view
+
+	// Guarded by session.mu.
+	hooks   hooks
+	stmts   map[*stmt]struct{} // prepared and not closed
+	view    *sqlx.Tx
+	aborted *Error // why the level can't be kept
+	ended   string // how it ended; "" while it can be used
+	cause   error  // why it was rolled back
+	undone  bool   // it has ended, and what it did is rolled back
+}
+
+// session is one transaction with its levels, of which only the innermost can
+// be used.
+type session struct {
+	inner   engine.Session
+	info    *engine.Info
+	attempt int
+
+	mu     sync.Mutex
+	idle   sync.Cond  // signalled when use becomes nil
+	top    *Tx        // the innermost level that is open
+	use    *statement // the one in progress, or whose rows are open
+	broken *Error     // why nothing but rolling back is left
+	undone []func()   // OnRollback hooks of nested sessions that were rolled back
+
+	over      bool
+	committed bool
+}
+
+// Context is the session's: it has the values of the ctx that the session was
+// opened with, ends when that ends or when Timeout has passed, and carries the
+// session, so that WithSession and queries on the DB, given it or a ctx made
+// from it, run inside.
+func (tx *Tx) Context() context.Context { return tx.ctx }
+
+// Attempt is 1 when fn runs for the first time, 2 when it runs again.
+func (tx *Tx) Attempt() int { return tx.session.attempt }
+
+// Engine is the engine of the session's DB.
+func (tx *Tx) Engine() Engine { return tx.db.Engine() }
+
+// sessionKey finds in a ctx the session of one DB: that of another DB is
+// another key.
+type sessionKey struct{ db *DB }
+
+// current is the session of db that ctx carries, or nil. It may have ended.
+func (db *DB) current(ctx context.Context) *Tx {
+	if ctx == nil {
+		return nil
+	}
+	tx, _ := ctx.Value(sessionKey{db}).(*Tx)
+	return tx
+}
+
+// carry is ctx with the session in it.
+func (tx *Tx) carry(ctx context.Context) context.Context {
+	if tx.db.current(ctx) == tx {
+		return ctx
+	}
+	return context.WithValue(ctx, sessionKey{tx.db}, tx)
+}
+
+// begin opens an outermost session.
+func (db *DB) begin(ctx context.Context, opts SessionOptions, info *engine.Info, attempt int) (*Tx, error) {
+	if err := db.enter(info); err != nil {
+		return nil, err
+	}
+	inner, err := db.engine.Begin(ctx, engine.Options{
+		ReadOnly:         opts.ReadOnly,
+		Isolation:        opts.Isolation,
+		Deferrable:       opts.Deferrable,
+		LockTimeout:      opts.LockTimeout,
+		StatementTimeout: opts.StatementTimeout,
+		Info:             info,
+	})
+	if err != nil {
+		db.leave(info)
+		return nil, db.explained(err, "BEGIN")
+	}
+	s := &session{inner: inner, info: info, attempt: attempt}
+	s.idle.L = &s.mu
+	tx := &Tx{db: db, session: s, opts: opts, caller: info.Caller, cancel: func() {}}
+	tx.queries = queries{on: db, in: tx}
+	tx.ctx = context.WithValue(ctx, sessionKey{db}, tx)
+	s.top = tx
+	return tx, nil
+}
+
+// open opens a session nested in tx.
+func (tx *Tx) open(ctx context.Context, opts SessionOptions) (*Tx, error) {
+	inner := &Tx{db: tx.db, session: tx.session, parent: tx, opts: opts, caller: engine.Here()}
+	inner.queries = queries{on: tx.db, in: inner}
+	if err := tx.push(inner); err != nil {
+		return nil, err
+	}
+	if opts.Nested != NestedJoin {
+		detached, cancel := tx.detached()
+		defer cancel()
+		if err := tx.session.inner.Savepoint(detached, opts.ReadOnly); err != nil {
+			failed := tx.fail(err, "SAVEPOINT")
+			tx.session.release(tx)
+			return nil, failed
+		}
+	}
+	ctx, inner.cancel = tx.within(ctx, opts.Timeout)
+	inner.ctx = context.WithValue(ctx, sessionKey{tx.db}, inner)
+	tx.session.release(inner)
+	return inner, nil
+}
+
+// within is ctx, ended also by the end of tx's and after timeout.
+func (tx *Tx) within(ctx context.Context, timeout time.Duration) (context.Context, context.CancelFunc) {
+	ctx, release := tx.join(ctx)
+	if timeout <= 0 {
+		return ctx, release
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	return ctx, func() { cancel(); release() }
+}
+
+// join is ctx, ended also by the end of tx's. In the usual case, where a
+// statement is given the ctx that the session was opened with, or one that tx
+// gave out, it costs nothing.
+func (tx *Tx) join(ctx context.Context) (context.Context, context.CancelFunc) {
+	if tx.ctx.Done() == nil || ctx.Done() == tx.ctx.Done() {
+		return ctx, func() {}
+	}
+	endDeadline := context.CancelFunc(func() {})
+	if deadline, ok := tx.ctx.Deadline(); ok {
+		ctx, endDeadline = context.WithDeadline(ctx, deadline)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(tx.ctx, func() {
+		if !errors.Is(tx.ctx.Err(), context.DeadlineExceeded) { // that comes to ctx by itself
+			cancel(context.Cause(tx.ctx))
+		}
+	})
+	return ctx, func() { stop(); cancel(nil); endDeadline() }
+}
+
+// settling bounds COMMIT and ROLLBACK where the session has no later deadline.
+const settling = 5 * time.Second
+
+// detached is the ctx of what ends a session, or a level of it: it has the
+// session's values and is not cancelled with it.
+func (tx *Tx) detached() (context.Context, context.CancelFunc) {
+	until := time.Now().Add(settling)
+	if deadline, ok := tx.ctx.Deadline(); ok && deadline.After(until) {
+		until = deadline
+	}
+	return context.WithDeadline(context.WithoutCancel(tx.ctx), until)
+}
+
+// usable says why tx can't be used now, or nil. The caller holds session.mu.
+func (tx *Tx) usable() error {
+	s := tx.session
+	switch {
+	case tx.ended != "":
+		return tx.doneError()
+	case s.broken != nil:
+		return s.broken
+	case s.top != tx:
+		return failure(ErrNested, "use session: the one nested in it, opened at %s, is open; use its Tx", s.top.caller)
+	case s.use != nil:
+		return failure(ErrBusy, "use session: %s", s.use.inProgress())
+	case tx.aborted != nil:
+		return tx.aborted
+	}
+	return nil
+}
+
+// doneError says how the level ended. The caller holds session.mu.
+func (tx *Tx) doneError() *Error {
+	if tx.cause != nil {
+		return because(ErrTxDone, tx.cause, "use session opened at %s: %s", tx.caller, tx.ended)
+	}
+	return failure(ErrTxDone, "use session opened at %s: %s", tx.caller, tx.ended)
+}
+
+// push makes inner the innermost level, busy until the session is released.
+func (tx *Tx) push(inner *Tx) error {
+	s := tx.session
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := tx.usable(); err != nil {
+		return err
+	}
+	s.top, s.use = inner, &statement{query: "SAVEPOINT"}
+	return nil
+}
+
+// release ends what the session is busy with; top can be used from now on.
+func (s *session) release(top *Tx) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.top, s.use = top, nil
+	s.idle.Broadcast()
+}
+
+// fail takes note of what a failure means for the session: what an engine can't
+// undo, and what would be half done, must not be committed.
+func (tx *Tx) fail(err error, query string) *Error {
+	failed := tx.db.explained(err, query)
+	var told *engine.Error
+	if !errors.As(err, &told) || told.Aborts == engine.AbortsNothing {
+		return failed
+	}
+	kind := ErrTxAborted
+	if told.Kind == ErrConnLost {
+		kind = ErrConnLost
+	}
+	tx.abort(told.Aborts, because(kind, failed, "session can't go on"))
+	return failed
+}
+
+// abort notes why the level, or the whole session, can't be kept. The first
+// reason stays.
+func (tx *Tx) abort(extent engine.Extent, why *Error) {
+	s := tx.session
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if extent == engine.AbortsSession && s.broken == nil {
+		s.broken = why
+	}
+	if tx.aborted == nil {
+		tx.aborted = why
+	}
+}
+
+// end ends the level after fn has returned err, and returns what the caller is
+// told.
+func (tx *Tx) end(err error) error {
+	left, open := tx.close()
+	if !open {
+		return errors.Join(err, left)
+	}
+	defer tx.cancel()
+	if err == nil {
+		err = left
+	}
+	if err == nil && tx.ctx.Err() != nil {
+		err = contextError(tx.ctx, "commit session")
+	}
+	switch {
+	case tx.parent != nil && tx.opts.Nested == NestedJoin:
+		return tx.leaveJoined(err)
+	case tx.parent != nil && err != nil:
+		return tx.rollbackTo(err)
+	case tx.parent != nil:
+		return tx.release()
+	case err != nil:
+		return tx.rollback(err)
+	}
+	return tx.commit()
+}
+
+// abandon rolls back what fn left by a panic or by runtime.Goexit. It does
+// nothing after end.
+func (tx *Tx) abandon() {
+	if tx.isDone() {
+		return
+	}
+	defer func() {
+		// The panic that is on its way is the one to see.
+		if v := recover(); v != nil {
+			tx.db.log.Error("thole: panic while a session that panicked was rolled back", "session", tx.session.info.String(), "panic", v)
+		}
+	}()
+	_ = tx.end(failure(nil, "fn panicked or called runtime.Goexit"))
+}
+
+func (tx *Tx) isDone() bool {
+	tx.session.mu.Lock()
+	defer tx.session.mu.Unlock()
+	return tx.ended != ""
+}
+
+// close shuts the level, and those still open inside, against further use,
+// waits for what is in progress, and leaves the session busy with its end. It
+// returns why the level can't be kept, or nil, and false if it was shut before.
+func (tx *Tx) close() (why error, open bool) {
+	s := tx.session
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if tx.ended != "" {
+		return tx.doneError(), false
+	}
+	why = tx.unkept()
+	tx.ended = "it is ending"
+	for level := s.top; level != tx; level = level.parent {
+		level.shutBy(tx)
+	}
+	s.waitIdle()
+	if s.over {
+		return tx.doneError(), false
+	}
+	inside := s.top
+	s.top, s.use = tx, &statement{query: "the end of the session"}
+	stmts, view := tx.stmts, tx.view
+	s.mu.Unlock()
+	defer s.mu.Lock()
+	tx.unwind(inside)
+	for stmt := range stmts {
+		stmt.drop()
+	}
+	if view != nil {
+		_ = view.Rollback() // ends the view alone
+	}
+	return why, true
+}
+
+// shutBy ends the use of a level, left open in another goroutine, whose outer
+// one ends. The caller holds session.mu.
+func (tx *Tx) shutBy(outer *Tx) {
+	if tx.ended != "" {
+		return
+	}
+	tx.ended = "the one around it has ended"
+	tx.undone = true
+	tx.session.undone = append(tx.session.undone, tx.rollbackHooks(outer, tx.doneError())...)
+}
+
+// unwind undoes the levels inside a nested one that were left open.
+func (tx *Tx) unwind(inside *Tx) {
+	for level := inside; level != tx && tx.parent != nil; level = level.parent {
+		if level.opts.Nested != NestedJoin {
+			_ = level.undo()
+		}
+	}
+}
+
+// waitIdle waits for the statement in progress, and closes the rows that are
+// open. The caller holds s.mu.
+func (s *session) waitIdle() {
+	for s.use != nil {
+		if rows := s.use.rows; rows != nil {
+			s.mu.Unlock()
+			rows.shut()
+			s.mu.Lock()
+		} else {
+			s.idle.Wait()
+		}
+	}
+}
+
+// unkept is why the level must not be kept, as it stands when fn returns. The
+// caller holds session.mu.
+func (tx *Tx) unkept() error {
+	s := tx.session
+	switch {
+	case s.broken != nil:
+		return s.broken
+	case tx.aborted != nil:
+		return tx.aborted
+	case s.top != tx:
+		return failure(ErrNested, "commit session: the one nested in it, opened at %s, is still open", s.top.caller)
+	case s.use != nil && s.use.rows != nil:
+		return failure(ErrRowsOpen, "commit session: %s", s.use.inProgress())
+	case s.use != nil:
+		return failure(ErrBusy, "commit session: %s", s.use.inProgress())
+	}
+	return nil
+}
+
+// leaveJoined ends a level that has no savepoint of its own.
+func (tx *Tx) leaveJoined(err error) error {
+	if err != nil {
+		tx.parent.abort(engine.AbortsLevel, because(ErrTxAborted, err, "commit session: the one joined to it at %s failed", tx.caller))
+	}
+	tx.handOver(err)
+	return err
+}
+
+// release keeps what the level did, as far as the outer ones are kept.
+func (tx *Tx) release() error {
+	ctx, cancel := tx.detached()
+	defer cancel()
+	if err := tx.session.inner.Release(ctx); err != nil {
+		return tx.rollbackTo(tx.fail(err, "RELEASE"))
+	}
+	tx.handOver(nil)
+	return nil
+}
+
+// rollbackTo undoes what the level did.
+func (tx *Tx) rollbackTo(cause error) error {
+	told := cause
+	if err := tx.undo(); err != nil {
+		told = errors.Join(cause, err)
+	}
+	tx.handOver(cause)
+	return told
+}
+
+// undo rolls back to the level's savepoint. If that fails, only the outermost
+// session's ROLLBACK is left, as it is on a connection that broke.
+func (tx *Tx) undo() error {
+	if tx.session.isBroken() {
+		return nil
+	}
+	ctx, cancel := tx.detached()
+	defer cancel()
+	err := tx.session.inner.RollbackTo(ctx)
+	if err == nil {
+		return nil
+	}
+	failed := tx.db.explained(err, "ROLLBACK TO")
+	tx.abort(engine.AbortsSession, because(ErrTxAborted, failed, "use session: the one nested in it, opened at %s, could not be rolled back", tx.caller))
+	return failed
+}
+
+func (s *session) isBroken() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.broken != nil
+}
+
+// handOver ends a nested level. With a cause what it did is undone; without,
+// the level outside takes it over.
+func (tx *Tx) handOver(cause error) {
+	s, outer := tx.session, tx.parent
+	s.mu.Lock()
+	if cause == nil {
+		outer.hooks.add(tx.hooks)
+		tx.ended = "it has ended"
+	} else {
+		tx.ended, tx.cause, tx.undone = "it was rolled back", cause, true
+		s.undone = append(s.undone, tx.rollbackHooks(outer, cause)...)
+	}
+	s.mu.Unlock()
+	s.release(outer)
+}
+
+// commit commits the outermost session and runs what waits for it.
+func (tx *Tx) commit() error {
+	ctx, cancel := tx.detached()
+	defer cancel()
+	outcome, err := tx.session.inner.Commit(ctx, len(tx.hooks.onCommit) > 0)
+	if err == nil {
+		tx.finish(Committed, "it was committed", nil)
+		run(append(tx.session.undone, tx.commitHooks()...))
+		return nil
+	}
+	failed := tx.db.explained(err, "COMMIT")
+	if Outcome(outcome) == RolledBack {
+		tx.rolledBack(failed)
+		return withOutcome(RolledBack, failed)
+	}
+	tx.finish(Unknown, "it is unknown whether it was committed", failed)
+	tx.db.log.Error("thole: it is unknown whether a session was committed", "session", tx.session.info.String(), "error", failed)
+	return withOutcome(Unknown, failed)
+}
+
+// rollback rolls the outermost session back because of cause.
+func (tx *Tx) rollback(cause error) error {
+	ctx, cancel := tx.detached()
+	defer cancel()
+	told := cause
+	if err := tx.session.inner.Rollback(ctx, cause); err != nil {
+		tx.db.log.Warn("thole: ROLLBACK failed, its connection was closed", "session", tx.session.info.String(), "error", err)
+		told = err
+	}
+	tx.rolledBack(cause)
+	return withOutcome(RolledBack, told)
+}
+
+// rolledBack ends the outermost session, of which nothing is left.
+func (tx *Tx) rolledBack(cause error) {
+	tx.finish(RolledBack, "it was rolled back", cause)
+	run(append(tx.session.undone, tx.rollbackHooks(tx, cause)...))
+}
+
+// finish notes the end of the outermost session, whose connection is back.
+func (tx *Tx) finish(outcome Outcome, how string, cause error) {
+	s := tx.session
+	s.mu.Lock()
+	s.over, s.committed = true, outcome == Committed
+	tx.ended, tx.cause, tx.undone = how, cause, outcome == RolledBack
+	s.mu.Unlock()
+	s.release(nil)
+	tx.db.leave(s.info)
+}
+
+// openView makes the view, which the end of the level ends.
+func (tx *Tx) openView() {
+	views, done := tx.db.views()
+	defer done()
+	view := views.MustBeginTx(uncancelled{tx.ctx}, nil) // our connector sends nothing
+	tx.session.mu.Lock()
+	tx.view = view
+	late := tx.ended != ""
+	tx.session.mu.Unlock()
+	if late {
+		_ = view.Rollback() // ends the view alone
+	}
+}
+
+// hooks are what a session runs around its end.
+type hooks struct {
+	beforeCommit []func(ctx context.Context) error
+	onCommit     []func(ctx context.Context)
+	onRollback   []func(ctx context.Context, cause error)
+}
+
+// OnCommit has f run once the outermost session has committed, after those that
+// were registered before; never, when the session, or the nested one that
+// registered it, is rolled back or its outcome is unknown. f runs on the
+// goroutine of WithSession and before it returns, when the connection is back:
+// f may open sessions, and its ctx has the values of the session's, carries no
+// session and is not cancelled with it. What f does can't change that the
+// session is committed: it deals with its own errors, and a panic in it leaves
+// the other hooks to run and goes on to the caller of WithSession.
+//
+// On the Tx of a nested session that has ended, f is registered with the one
+// outside. After a commit f runs at once.
+func (tx *Tx) OnCommit(f func(ctx context.Context)) {
+	if tx.register(func(h *hooks) { h.onCommit = append(h.onCommit, f) }) {
+		return
+	}
+	if tx.hasCommitted() {
+		f(tx.hookContext())
+	}
+}
+
+// BeforeCommit has f run when fn has returned nil, before COMMIT, inside the
+// outermost session: its ctx is the [Tx.Context] of that. An error rolls the
+// session back and is returned. f may register more hooks.
+func (tx *Tx) BeforeCommit(f func(ctx context.Context) error) {
+	tx.register(func(h *hooks) { h.beforeCommit = append(h.beforeCommit, f) })
+}
+
+// OnRollback has f run when what the session did is rolled back, with the error
+// that was the cause, once the outermost session has ended and its connection
+// is back: the place to undo what was done outside the database. It runs for
+// each attempt that is rolled back, and not when the outcome is unknown. ctx
+// and panics are as with [Tx.OnCommit].
+func (tx *Tx) OnRollback(f func(ctx context.Context, cause error)) {
+	tx.register(func(h *hooks) { h.onRollback = append(h.onRollback, f) })
+}
+
+// register adds to the hooks of the innermost level that is open and keeps what
+// tx did. It is false when there is none.
+func (tx *Tx) register(add func(*hooks)) bool {
+	tx.session.mu.Lock()
+	defer tx.session.mu.Unlock()
+	for level := tx; level != nil && !level.undone; level = level.parent {
+		if level.ended == "" {
+			add(&level.hooks)
+			return true
+		}
+	}
+	return false
+}
+
+func (tx *Tx) hasCommitted() bool {
+	tx.session.mu.Lock()
+	defer tx.session.mu.Unlock()
+	for level := tx; level != nil; level = level.parent {
+		if level.undone {
+			return false
+		}
+	}
+	return tx.session.committed
+}
+
+// runBeforeCommit runs the hooks that may still refuse, and those that they
+// register.
+func (tx *Tx) runBeforeCommit() error {
+	for {
+		tx.session.mu.Lock()
+		waiting := tx.hooks.beforeCommit
+		tx.hooks.beforeCommit = nil
+		tx.session.mu.Unlock()
+		if len(waiting) == 0 {
+			return nil
+		}
+		for _, f := range waiting {
+			if err := f(tx.ctx); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// hookContext is the ctx of what runs after the end.
+func (tx *Tx) hookContext() context.Context {
+	return context.WithValue(context.WithoutCancel(tx.ctx), sessionKey{tx.db}, (*Tx)(nil))
+}
+
+func (h *hooks) add(inner hooks) {
+	h.beforeCommit = append(h.beforeCommit, inner.beforeCommit...)
+	h.onCommit = append(h.onCommit, inner.onCommit...)
+	h.onRollback = append(h.onRollback, inner.onRollback...)
+}
+
+// commitHooks are the hooks to run now that the session has committed.
+func (tx *Tx) commitHooks() []func() {
+	if len(tx.hooks.onCommit) == 0 {
+		return nil
+	}
+	ctx := tx.hookContext()
+	bound := make([]func(), 0, len(tx.hooks.onCommit))
+	for _, f := range tx.hooks.onCommit {
+		bound = append(bound, func() { f(ctx) })
+	}
+	return bound
+}
+
+// rollbackHooks are the hooks to run, with the ctx of outer, once the outermost
+// session has ended, because what the level did is rolled back.
+func (tx *Tx) rollbackHooks(outer *Tx, cause error) []func() {
+	if len(tx.hooks.onRollback) == 0 {
+		return nil
+	}
+	ctx := outer.hookContext()
+	bound := make([]func(), 0, len(tx.hooks.onRollback))
+	for _, f := range tx.hooks.onRollback {
+		bound = append(bound, func() { f(ctx, cause) })
+	}
+	return bound
+}
+
+// run calls each function in order, the rest also when one of them panics.
+func run(functions []func()) {
+	if len(functions) == 0 {
+		return
+	}
+	defer run(functions[1:])
+	functions[0]()
+}
