@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"database/sql/driver"
+	"errors"
 	"fmt"
 	"io"
 	"reflect"
@@ -325,7 +326,7 @@ func (st *statement) failed(err error) error {
 		return st.tx.fail(told, st.query)
 	}
 	failed := st.db.explained(told, st.query)
-	if told.Kind == ErrCommitUnknown {
+	if errors.Is(told.Kind, ErrCommitUnknown) {
 		return withOutcome(Unknown, failed)
 	}
 	return failed

@@ -196,8 +196,7 @@ func because(kind, cause error, format string, args ...any) *Error {
 // place in the program.
 func (db *DB) explained(cause error, query string) *Error {
 	e := &Error{Engine: db.Engine(), Query: query, Caller: engine.Here().String(), Err: cause, text: cause.Error()}
-	var told *engine.Error
-	if errors.As(cause, &told) {
+	if told, ok := errors.AsType[*engine.Error](cause); ok {
 		e.kind, e.Code, e.Constraint, e.Table, e.Column = told.Kind, told.Code, told.Constraint, told.Table, told.Column
 	}
 	return e
@@ -205,8 +204,7 @@ func (db *DB) explained(cause error, query string) *Error {
 
 // kindOf is the sentinel that the engine's explanation in err is.
 func kindOf(err error) error {
-	var told *engine.Error
-	if errors.As(err, &told) {
+	if told, ok := errors.AsType[*engine.Error](err); ok {
 		return told.Kind
 	}
 	return nil
@@ -235,13 +233,13 @@ func (b *bothErrors) Unwrap() []error { return b[:] }
 type Outcome uint8
 
 const (
-	// RolledBack: nothing of the session is in the database.
+	// RolledBack says that nothing of the session is in the database.
 	RolledBack = Outcome(engine.RolledBack)
 
-	// Committed: all of it is, as durably as the database is configured.
+	// Committed says that all of it is, as durably as the database is configured.
 	Committed = Outcome(engine.Committed)
 
-	// Unknown: all of it is, or nothing.
+	// Unknown says that all of it is, or nothing.
 	Unknown = Outcome(engine.Unknown)
 )
 
@@ -257,8 +255,7 @@ func OutcomeOf(err error) Outcome {
 	if err == nil {
 		return Committed
 	}
-	var end *ended
-	if errors.As(err, &end) {
+	if end, ok := errors.AsType[*ended](err); ok {
 		return end.outcome
 	}
 	return RolledBack

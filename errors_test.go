@@ -45,19 +45,23 @@ func TestConstraintErrors(t *testing.T) {
 		}{
 			{
 				"insert into parent values (2, ?, 1)", thole.ErrUnique, "23505", "SQLITE_CONSTRAINT_UNIQUE",
-				thole.Error{Constraint: "parent_name_key", Table: "parent"}, thole.Error{Table: "parent", Column: "name"},
+				thole.Error{Constraint: "parent_name_key", Table: "parent"},
+				thole.Error{Table: "parent", Column: "name"},
 			},
 			{
 				"insert into parent select 3, null, 1 where ? <> ''", thole.ErrNotNull, "23502", "SQLITE_CONSTRAINT_NOTNULL",
-				thole.Error{Table: "parent", Column: "name"}, thole.Error{Table: "parent", Column: "name"},
+				thole.Error{Table: "parent", Column: "name"},
+				thole.Error{Table: "parent", Column: "name"},
 			},
 			{
 				"insert into parent select 4, 'x', -1 where ? <> ''", thole.ErrCheck, "23514", "SQLITE_CONSTRAINT_CHECK",
-				thole.Error{Constraint: "parent_rating_check", Table: "parent"}, thole.Error{Constraint: "rating >= 0"},
+				thole.Error{Constraint: "parent_rating_check", Table: "parent"},
+				thole.Error{Constraint: "rating >= 0"},
 			},
 			{
 				"insert into child select 1, 99 where ? <> ''", thole.ErrForeignKey, "23503", "SQLITE_CONSTRAINT_FOREIGNKEY",
-				thole.Error{Constraint: "child_parent_fkey", Table: "child"}, thole.Error{},
+				thole.Error{Constraint: "child_parent_fkey", Table: "child"},
+				thole.Error{},
 			},
 		} {
 			_, err := db.ExecContext(t.Context(), tt.query, "iron")

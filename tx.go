@@ -231,12 +231,12 @@ func (s *session) release(top *Tx) {
 // undo, and what would be half done, must not be committed.
 func (tx *Tx) fail(err error, query string) *Error {
 	failed := tx.db.explained(err, query)
-	var told *engine.Error
-	if !errors.As(err, &told) || told.Aborts == engine.AbortsNothing {
+	told, ok := errors.AsType[*engine.Error](err)
+	if !ok || told.Aborts == engine.AbortsNothing {
 		return failed
 	}
 	kind := ErrTxAborted
-	if told.Kind == ErrConnLost {
+	if errors.Is(told.Kind, ErrConnLost) {
 		kind = ErrConnLost
 	}
 	tx.abort(told.Aborts, because(kind, failed, "session can't go on"))

@@ -150,6 +150,7 @@ type Session interface {
 // Outcome is what became of a session.
 type Outcome uint8
 
+// The outcomes of a session.
 const (
 	RolledBack Outcome = iota // nothing of it is in the database
 	Committed                 // it is as durable as the engine is configured

@@ -69,6 +69,7 @@ func (e *Error) Unwrap() error { return e.Err }
 // Retry says whether running a session again can cure its failure.
 type Retry uint8
 
+// What can cure a failure.
 const (
 	RetryNever     Retry = iota
 	RetryAsked           // where the session's options ask for attempts
@@ -79,6 +80,7 @@ const (
 // Extent is how much of a session a failure takes with it.
 type Extent uint8
 
+// The extents of a failure.
 const (
 	AbortsNothing Extent = iota
 	AbortsLevel          // until the innermost savepoint, or the session, is rolled back

@@ -179,12 +179,12 @@ func (d *databaseDriver) query(text string) ([][]sqldriver.Value, error) {
 	if err != nil {
 		return nil, d.session.Failed(d.ctx, err)
 	}
-	defer rows.Close()
+	defer func() { _ = rows.Close() }() // an error in reading them is told by Next
 	var all [][]sqldriver.Value
 	for {
 		row := make([]sqldriver.Value, len(rows.Columns()))
 		err := rows.Next(row)
-		if err == io.EOF { // itself: a lost connection may wrap it
+		if err == io.EOF { //nolint:errorlint // itself: a lost connection may wrap it
 			return all, nil
 		}
 		if err != nil {

@@ -50,6 +50,8 @@ func starter(ctx context.Context, url string) error {
 
 // Several programs that start at once apply each migration once, and none
 // fails.
+//
+//nolint:paralleltest,tparallel // the rounds come one after the other
 func TestUpRace(t *testing.T) {
 	t.Parallel()
 	const processes = 4

@@ -140,6 +140,7 @@ func TestClosedParentIsPassedOver(t *testing.T) {
 	}
 }
 
+//nolint:paralleltest,tparallel // the subtests spoil the same file
 func TestKeptCluster(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
@@ -392,6 +393,8 @@ const (
 
 // TestHelper is the other process of other tests: it says its server's URL and
 // ends as it is told.
+//
+//nolint:paralleltest // it has the process for itself
 func TestHelper(t *testing.T) {
 	parent, ok := os.LookupEnv(helperParent)
 	if !ok {
@@ -418,6 +421,7 @@ func TestHelper(t *testing.T) {
 }
 
 func helperServer(t *testing.T, parent string) (*Server, error) {
+	t.Helper()
 	if parent == "" {
 		return Find(t.Context())
 	}
@@ -522,7 +526,7 @@ func localServer(t *testing.T, h host) *Server {
 // subdir makes a folder that all users can reach, unlike those of t.TempDir.
 func subdir(t *testing.T, name string) string {
 	t.Helper()
-	root, err := os.MkdirTemp("", "pgserver-")
+	root, err := os.MkdirTemp("", "pgserver-") //nolint:usetesting // see above
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -108,8 +108,10 @@ func TestTokensSQLite(t *testing.T) {
 		{"no names", "$(a @ :: :::", []string{"punct $", "punct (", "word a", "punct @", "punct :", "punct :", "punct :::"}},
 		{"two marks", "a ??", []string{"word a", "mark ?", "mark ?"}},
 		{"mark in front of an operator", "?|1", []string{"mark ?", "op |", "number 1"}},
-		{"operators", "a->>'b'||c!=-d", []string{"word a", "op ->>", "string 'b'", "op ||", "word c", "op !=", "op -",
-			"word d"}},
+		{"operators", "a->>'b'||c!=-d", []string{
+			"word a", "op ->>", "string 'b'", "op ||", "word c", "op !=", "op -",
+			"word d",
+		}},
 	})
 }
 
@@ -126,17 +128,27 @@ func TestTokensPostgres(t *testing.T) {
 		{"e behind a blank", `e '\'c`, []string{"word e", `string '\'`, "word c"}},
 		{"continued escapes", "E'a'\n'\\''b", []string{"string E'a'", `string '\''`, "word b"}},
 		{"twice continued escapes", "E'a'\n''\r'\\''b", []string{"string E'a'", "string ''", `string '\''`, "word b"}},
-		{"escapes continued behind a comment", "E'a' -- '\n'\\''b", []string{"string E'a'", "comment -- '",
-			`string '\''`, "word b"}},
+		{"escapes continued behind a comment", "E'a' -- '\n'\\''b", []string{
+			"string E'a'", "comment -- '",
+			`string '\''`, "word b",
+		}},
 		{"escapes not continued on the line", `E'a' '\'b`, []string{"string E'a'", `string '\'`, "word b"}},
-		{"escapes not continued behind a block comment", "E'a'\n/**/'\\'b", []string{"string E'a'", "comment /**/",
-			`string '\'`, "word b"}},
-		{"escapes not continued behind a comma", "E'a',\n'\\'b", []string{"string E'a'", "punct ,", `string '\'`,
-			"word b"}},
-		{"escapes not continued behind another string", "E'a'\n,E'b' '\\'c", []string{"string E'a'", "punct ,",
-			"string E'b'", `string '\'`, "word c"}},
-		{"prefixed strings", `b'1'X'f'n'\'U&'\'`, []string{"string b'1'", "string X'f'", `string n'\'`,
-			`string U&'\'`}},
+		{"escapes not continued behind a block comment", "E'a'\n/**/'\\'b", []string{
+			"string E'a'", "comment /**/",
+			`string '\'`, "word b",
+		}},
+		{"escapes not continued behind a comma", "E'a',\n'\\'b", []string{
+			"string E'a'", "punct ,", `string '\'`,
+			"word b",
+		}},
+		{"escapes not continued behind another string", "E'a'\n,E'b' '\\'c", []string{
+			"string E'a'", "punct ,",
+			"string E'b'", `string '\'`, "word c",
+		}},
+		{"prefixed strings", `b'1'X'f'n'\'U&'\'`, []string{
+			"string b'1'", "string X'f'", `string n'\'`,
+			`string U&'\'`,
+		}},
 		{"prefixed name", `u&"a""b"c`, []string{`name u&"a""b"`, "word c"}},
 		{"u and an operator", "u&a", []string{"word u", "op &", "word a"}},
 		{"brackets", "a[1:2]", []string{"word a", "punct [", "number 1", "punct :", "number 2", "punct ]"}},
@@ -146,8 +158,10 @@ func TestTokensPostgres(t *testing.T) {
 		{"dollar quotes with a tag beyond ASCII", "$ä1$;$ä1$c", []string{"string $ä1$;$ä1$", "word c"}},
 		{"open dollar quotes", "$a$;$A$", []string{"string $a$;$A$"}},
 		{"no dollar quotes in a name", "a$b$;", []string{"word a$b$", "punct ;"}},
-		{"no tag begins with a digit", "$1$;$1$", []string{"positional $1", "punct $", "punct ;", "positional $1",
-			"punct $"}},
+		{"no tag begins with a digit", "$1$;$1$", []string{
+			"positional $1", "punct $", "punct ;", "positional $1",
+			"punct $",
+		}},
 		{"no tag", "$a ;$", []string{"punct $", "word a", "punct ;", "punct $"}},
 		{"positional in front of a letter", "$1a", []string{"positional $1", "word a"}},
 		{"casts", "x::int=:id::int", []string{"word x", "op ::", "word int", "op =", "named :id", "op ::", "word int"}},
@@ -157,8 +171,10 @@ func TestTokensPostgres(t *testing.T) {
 		{"sign behind an operator", "a=-1", []string{"word a", "op =", "op -", "number 1"}},
 		{"signs behind a sign", "a+-+1", []string{"word a", "op +", "op -", "op +", "number 1"}},
 		{"operator that ends in a sign", "a@-b", []string{"word a", "op @-", "word b"}},
-		{"comment within an operator", "a<=--b\n@>/**/c", []string{"word a", "op <=", "comment --b", "op @>",
-			"comment /**/", "word c"}},
+		{"comment within an operator", "a<=--b\n@>/**/c", []string{
+			"word a", "op <=", "comment --b", "op @>",
+			"comment /**/", "word c",
+		}},
 	})
 }
 
@@ -177,12 +193,16 @@ func TestTokensPostgresQuestionMarks(t *testing.T) {
 		{"or", "a=?|4", []string{"word a", "op =", "mark ?", "op |", "number 4"}},
 		{"in front of a comment", "?--?", []string{"mark ?", "comment --?"}},
 		{"any key", "a ?| b", []string{"word a", "op ?|", "word b"}},
-		{"any key without blanks", "a?|array[b]", []string{"word a", "op ?|", "word array", "punct [", "word b",
-			"punct ]"}},
+		{"any key without blanks", "a?|array[b]", []string{
+			"word a", "op ?|", "word array", "punct [", "word b",
+			"punct ]",
+		}},
 		{"all keys", "a ?& b", []string{"word a", "op ?&", "word b"}},
 		{"any key of a parameter", "a?|?", []string{"word a", "op ?|", "mark ?"}},
-		{"any key and a comment", "a?|/**/b?&--", []string{"word a", "op ?|", "comment /**/", "word b", "op ?&",
-			"comment --"}},
+		{"any key and a comment", "a?|/**/b?&--", []string{
+			"word a", "op ?|", "comment /**/", "word b", "op ?&",
+			"comment --",
+		}},
 		{"any key at the end", "a?|", []string{"word a", "op ?|"}},
 		{"path", "a @? b", []string{"word a", "op @?", "word b"}},
 		{"path of a parameter", "a @? ?", []string{"word a", "op @?", "mark ?"}},
@@ -193,8 +213,10 @@ func TestTokensPostgresQuestionMarks(t *testing.T) {
 		{"escaped path", "a @?? b", []string{"word a", "op @", "escape ??", "word b"}},
 		{"key of a named parameter", "a ? :k", []string{"word a", "mark ?", "named :k"}},
 		{"names in literals", `$$ :a $$ E'\':a'`, []string{"string $$ :a $$", `string E'\':a'`}},
-		{"in literals", `'?' "?" $$?$$ E'\'?' --?`, []string{"string '?'", `name "?"`, "string $$?$$", `string E'\'?'`,
-			"comment --?"}},
+		{"in literals", `'?' "?" $$?$$ E'\'?' --?`, []string{
+			"string '?'", `name "?"`, "string $$?$$", `string E'\'?'`,
+			"comment --?",
+		}},
 	})
 }
 

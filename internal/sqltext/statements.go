@@ -86,10 +86,10 @@ func (s *splitter) take(tok Token) {
 		s.head[s.size] = tok.Text
 	}
 	s.size++
-	switch {
-	case tok.Text == "(":
+	switch tok.Text {
+	case "(":
 		s.depth++
-	case tok.Text == ")":
+	case ")":
 		s.depth = max(0, s.depth-1)
 	}
 	s.takeBody(tok)

@@ -45,7 +45,8 @@ func TestStatementsShared(t *testing.T) {
 				{"literals and comments", "a ';' \";\" /*;*/ --;\n; b", []string{"a ';' \";\" /*;*/ --;", "b"}},
 				{"comments around", "-- a\nb -- c\n;/*d*/e", []string{"-- a\nb -- c", "/*d*/e"}},
 				{"parentheses", "create rule a as on b do (c; (d; e)); f", []string{
-					"create rule a as on b do (c; (d; e))", "f"}},
+					"create rule a as on b do (c; (d; e))", "f",
+				}},
 				{"closing parenthesis too many", "a); (b); c", []string{"a)", "(b)", "c"}},
 				{"case", "select case when 1 then 2 end; end", []string{"select case when 1 then 2 end", "end"}},
 				{"table", "create table begin (a); b", []string{"create table begin (a)", "b"}},
@@ -63,18 +64,24 @@ func TestStatementsSQLite(t *testing.T) {
 		{"temporary trigger", "create temporary" + trigger + "; d", []string{"create temporary" + trigger, "d"}},
 		{"explained trigger", "explain create" + trigger + "; d", []string{"explain create" + trigger, "d"}},
 		{"trigger with a plan", "explain query plan create temp" + trigger + "; d", []string{
-			"explain query plan create temp" + trigger, "d"}},
+			"explain query plan create temp" + trigger, "d",
+		}},
 		{"trigger without a body", "create trigger a; b", []string{"create trigger a", "b"}},
 		{"column named end", "create trigger a update on b begin select end; select 1 end; end; c", []string{
-			"create trigger a update on b begin select end; select 1 end; end", "c"}},
+			"create trigger a update on b begin select end; select 1 end; end", "c",
+		}},
 		{"table named begin", "create trigger a update on begin begin select 1; end; c", []string{
-			"create trigger a update on begin begin select 1; end", "c"}},
+			"create trigger a update on begin begin select 1; end", "c",
+		}},
 		{"comment before the end", "create trigger a begin b; -- c\n end; d", []string{
-			"create trigger a begin b; -- c\n end", "d"}},
+			"create trigger a begin b; -- c\n end", "d",
+		}},
 		{"open trigger", "create trigger a begin b; c;", []string{"create trigger a begin b; c;"}},
 		{"no body of another", "drop trigger begin; a", []string{"drop trigger begin", "a"}},
-		{"no body of a function", "create function a begin atomic b; end", []string{"create function a begin atomic b",
-			"end"}},
+		{"no body of a function", "create function a begin atomic b; end", []string{
+			"create function a begin atomic b",
+			"end",
+		}},
 		{"brackets", "a [;] `;`; b", []string{"a [;] `;`", "b"}},
 	})
 }
@@ -85,15 +92,21 @@ func TestStatementsPostgres(t *testing.T) {
 	testStatements(t, Postgres, []statementsTest{
 		{"function", "create function a()" + body + "; b", []string{"create function a()" + body, "b"}},
 		{"replaced function", "create or replace function a()" + body + "; b", []string{
-			"create or replace function a()" + body, "b"}},
+			"create or replace function a()" + body, "b",
+		}},
 		{"procedure", "CREATE PROCEDURE a() BEGIN /**/ ATOMIC b; END; c", []string{
-			"CREATE PROCEDURE a() BEGIN /**/ ATOMIC b; END", "c"}},
-		{"empty body", "create procedure a() begin atomic end; b", []string{"create procedure a() begin atomic end",
-			"b"}},
+			"CREATE PROCEDURE a() BEGIN /**/ ATOMIC b; END", "c",
+		}},
+		{"empty body", "create procedure a() begin atomic end; b", []string{
+			"create procedure a() begin atomic end",
+			"b",
+		}},
 		{"argument named begin", "create function a(begin atomic) as 'b'; end", []string{
-			"create function a(begin atomic) as 'b'", "end"}},
+			"create function a(begin atomic) as 'b'", "end",
+		}},
 		{"function in quotes", "create function a() as $$ begin; end; $$; b", []string{
-			"create function a() as $$ begin; end; $$", "b"}},
+			"create function a() as $$ begin; end; $$", "b",
+		}},
 		{"begin without atomic", "create function a() begin; b", []string{"create function a() begin", "b"}},
 		{"no body of a trigger", "create trigger a begin b; end", []string{"create trigger a begin b", "end"}},
 		{"no body of another", "drop function begin atomic; a", []string{"drop function begin atomic", "a"}},

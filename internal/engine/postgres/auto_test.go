@@ -13,11 +13,11 @@ import (
 	"github.com/tholedb/thole/internal/engine"
 )
 
-func take(t testing.TB, e *Engine) engine.AutoConn {
-	t.Helper()
-	c, err := e.Conn(testContext(t))
+func take(tb testing.TB, e *Engine) engine.AutoConn {
+	tb.Helper()
+	c, err := e.Conn(testContext(tb))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return c
 }

@@ -39,7 +39,7 @@ func newCanceller(conn *pgconn.PgConn) ctxwatch.Handler { return &canceller{conn
 // HandleCancel implements [ctxwatch.Handler].
 func (c *canceller) HandleCancel(context.Context) {
 	deadline := time.Now().Add(cancelTimeout)
-	c.conn.Conn().SetDeadline(deadline)
+	_ = c.conn.Conn().SetDeadline(deadline) // fails only on a connection that is closed
 	var returned context.Context
 	returned, c.stop = context.WithDeadline(context.Background(), deadline)
 	c.done = make(chan struct{})
@@ -68,5 +68,5 @@ func (c *canceller) request(deadline time.Time) {
 func (c *canceller) HandleUnwatchAfterCancel() {
 	c.stop()
 	<-c.done
-	c.conn.Conn().SetDeadline(time.Time{})
+	_ = c.conn.Conn().SetDeadline(time.Time{}) // fails only on a connection that is closed
 }

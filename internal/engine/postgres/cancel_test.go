@@ -48,9 +48,9 @@ func TestCancelHitsItsOwnStatement(t *testing.T) {
 	}
 }
 
-func randomTimeout(t testing.TB) (context.Context, context.CancelFunc) {
-	t.Helper()
-	return context.WithTimeout(testContext(t), rand.N(4*time.Millisecond))
+func randomTimeout(tb testing.TB) (context.Context, context.CancelFunc) {
+	tb.Helper()
+	return context.WithTimeout(testContext(tb), rand.N(4*time.Millisecond))
 }
 
 // TestCancelIsRepeated has the first request come before its statement, which

@@ -47,7 +47,7 @@ func TestOutcome(t *testing.T) {
 		{"fatal, of a class that rolls back", reply{err: pgError("FATAL", "40001")}, unknown, engine.ErrCommitUnknown, engine.RetryForbidden},
 		{"panic", reply{err: pgError("PANIC", "XX000")}, unknown, engine.ErrCommitUnknown, engine.RetryForbidden},
 		{"end of file", reply{err: io.ErrUnexpectedEOF}, unknown, engine.ErrCommitUnknown, engine.RetryForbidden},
-		{"what pgx calls safe to retry", reply{err: safeToRetry{}}, unknown, engine.ErrCommitUnknown, engine.RetryForbidden},
+		{"what pgx calls safe to retry", reply{err: safeToRetryError{}}, unknown, engine.ErrCommitUnknown, engine.RetryForbidden},
 		{"timeout", reply{err: context.DeadlineExceeded}, unknown, engine.ErrCommitUnknown, engine.RetryForbidden},
 		{"read-only", reply{err: io.EOF, readOnly: true}, committed, nil, 0},
 		{"read-only, awaited", reply{err: io.EOF, readOnly: true, awaited: true}, rolledBack, engine.ErrConnLost, engine.RetryAsked},
@@ -74,10 +74,10 @@ func TestOutcome(t *testing.T) {
 	}
 }
 
-// safeToRetry is an error of which pgx says that nothing was sent.
-type safeToRetry struct{ error }
+// safeToRetryError is an error of which pgx says that nothing was sent.
+type safeToRetryError struct{ error }
 
-func (safeToRetry) SafeToRetry() bool { return true }
+func (safeToRetryError) SafeToRetry() bool { return true }
 
 func TestCommitRefused(t *testing.T) {
 	t.Parallel()

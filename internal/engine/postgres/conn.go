@@ -217,13 +217,13 @@ func (c *conn) end(ctx context.Context, text string) (string, error) {
 // The pool destroys it where that doesn't work.
 func (c *conn) giveBack() {
 	if c.rows != nil {
-		c.rows.Close()
+		_ = c.rows.Close() // what they fail with was told, or is of no interest any more
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), endTimeout)
 	defer cancel()
 	if !c.pgx.IsClosed() && c.pgx.PgConn().TxStatus() != 'I' {
 		if _, err := c.end(ctx, "rollback"); err != nil {
-			c.pgx.Close(ctx)
+			_ = c.pgx.Close(ctx) // it is given up
 		}
 	}
 	c.release()
@@ -236,13 +236,13 @@ func (c *conn) release() {
 		c.destroy()
 		return
 	}
-	c.std.Close()
+	_ = c.std.Close() // never fails
 }
 
 // destroy closes the connection and tells the pool.
 func (c *conn) destroy() {
 	ctx, cancel := context.WithTimeout(context.Background(), endTimeout)
 	defer cancel()
-	c.pgx.Close(ctx)
-	c.std.Close()
+	_ = c.pgx.Close(ctx) // it is given up
+	_ = c.std.Close()    // never fails
 }

@@ -139,8 +139,7 @@ func TestOpenFails(t *testing.T) {
 					t.Errorf("JSON shows the secret: %s", encoded)
 				}
 			}
-			var attempt *pgconn.ConnectError
-			if errors.As(failed, &attempt) {
+			if _, ok := errors.AsType[*pgconn.ConnectError](failed); ok {
 				t.Error("the error holds the configuration, and the password with it")
 			}
 		})

@@ -139,8 +139,7 @@ func describeTarget(err error) string {
 // unreachable explains why there is no connection to the database. Its message
 // may quote names of the configuration.
 func (e *Engine) unreachable(err error) *engine.Error {
-	var attempt *pgconn.ConnectError
-	if errors.As(err, &attempt) {
+	if attempt, ok := errors.AsType[*pgconn.ConnectError](err); ok {
 		err = attempt.Unwrap() // without the configuration, which holds the password
 	}
 	cfg := e.pool.Config().ConnConfig
@@ -183,7 +182,7 @@ func byContext(ctx context.Context, failed *engine.Error) *engine.Error {
 
 // withContext joins the error and the cause of a done ctx to err.
 func withContext(ctx context.Context, err error) error {
-	if cause := context.Cause(ctx); cause != ctx.Err() {
+	if cause := context.Cause(ctx); !errors.Is(cause, ctx.Err()) {
 		return errors.Join(err, ctx.Err(), cause)
 	}
 	return errors.Join(err, ctx.Err())

@@ -270,11 +270,11 @@ func TestErrorsShowNoValues(t *testing.T) {
 }
 
 // wantNoSecret looks for the secret in the ways in which an error is printed.
-func wantNoSecret(t testing.TB, err error) {
-	t.Helper()
+func wantNoSecret(tb testing.TB, err error) {
+	tb.Helper()
 	for _, text := range []string{fmt.Sprintf("%v", err), fmt.Sprintf("%+v", err), fmt.Sprintf("%#v", err)} {
 		if strings.Contains(text, secret) {
-			t.Errorf("error shows the secret: %s", text)
+			tb.Errorf("error shows the secret: %s", text)
 		}
 	}
 }

@@ -24,11 +24,11 @@ import (
 const secret = "hunter2secret"
 
 // testURL is the URL of an empty database of the test's own, by TCP.
-func testURL(t testing.TB) string {
-	t.Helper()
-	u, err := url.Parse(testdb.Postgres(t))
+func testURL(tb testing.TB) string {
+	tb.Helper()
+	u, err := url.Parse(testdb.Postgres(tb))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	if port := u.Query().Get("port"); port != "" { // a socket's
 		u.Host, u.RawQuery = "127.0.0.1:"+port, "sslmode=disable"
@@ -37,10 +37,10 @@ func testURL(t testing.TB) string {
 }
 
 // testContext ends with the test, or when something hangs.
-func testContext(t testing.TB) context.Context {
-	t.Helper()
+func testContext(tb testing.TB) context.Context {
+	tb.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	t.Cleanup(cancel)
+	tb.Cleanup(cancel)
 	return ctx
 }
 
@@ -50,29 +50,29 @@ func testEnv(w io.Writer) engine.Env {
 
 // open opens an engine on a database of the test's own. Each change is made to
 // its configuration first.
-func open(t testing.TB, changes ...func(*pgxpool.Config)) *Engine {
-	t.Helper()
-	return openURL(t, testURL(t), changes...)
+func open(tb testing.TB, changes ...func(*pgxpool.Config)) *Engine {
+	tb.Helper()
+	return openURL(tb, testURL(tb), changes...)
 }
 
-func openURL(t testing.TB, url string, changes ...func(*pgxpool.Config)) *Engine {
-	t.Helper()
+func openURL(tb testing.TB, url string, changes ...func(*pgxpool.Config)) *Engine {
+	tb.Helper()
 	cfg, _, err := ParseURL(url)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	for _, change := range changes {
 		change(cfg)
 	}
-	e, err := Open(testContext(t), cfg, testEnv(t.Output()))
+	e, err := Open(testContext(tb), cfg, testEnv(tb.Output()))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(testContext(t), 10*time.Second)
+	tb.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(testContext(tb), 10*time.Second)
 		defer cancel()
 		if err := e.Close(ctx); err != nil {
-			t.Error(err)
+			tb.Error(err)
 		}
 	})
 	return e
@@ -86,29 +86,29 @@ func execMode(mode pgx.QueryExecMode) func(*pgxpool.Config) {
 	return func(cfg *pgxpool.Config) { cfg.ConnConfig.DefaultQueryExecMode = mode }
 }
 
-func begin(t testing.TB, e *Engine, opts engine.Options) *session {
-	t.Helper()
-	s, err := e.Begin(testContext(t), opts)
+func begin(tb testing.TB, e *Engine, opts engine.Options) *session {
+	tb.Helper()
+	s, err := e.Begin(testContext(tb), opts)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return s.(*session)
 }
 
 // setUp runs statements outside any session, and fails the test where one does.
-func setUp(t testing.TB, e *Engine, statements ...string) {
-	t.Helper()
+func setUp(tb testing.TB, e *Engine, statements ...string) {
+	tb.Helper()
 	for _, text := range statements {
-		if _, err := e.pool.Exec(testContext(t), text); err != nil {
-			t.Fatalf("%s: %v", text, err)
+		if _, err := e.pool.Exec(testContext(tb), text); err != nil {
+			tb.Fatalf("%s: %v", text, err)
 		}
 	}
 }
 
-func mustExec(t testing.TB, c engine.Conn, query string, args ...any) {
-	t.Helper()
-	if err := exec(testContext(t), c, query, args...); err != nil {
-		t.Fatalf("%s: %v", query, err)
+func mustExec(tb testing.TB, c engine.Conn, query string, args ...any) {
+	tb.Helper()
+	if err := exec(testContext(tb), c, query, args...); err != nil {
+		tb.Fatalf("%s: %v", query, err)
 	}
 }
 
@@ -148,68 +148,68 @@ func query(ctx context.Context, c engine.Conn, text string, args ...any) ([]any,
 	}
 }
 
-func mustQuery(t testing.TB, c engine.Conn, text string, args ...any) []any {
-	t.Helper()
-	got, err := query(testContext(t), c, text, args...)
+func mustQuery(tb testing.TB, c engine.Conn, text string, args ...any) []any {
+	tb.Helper()
+	got, err := query(testContext(tb), c, text, args...)
 	if err != nil {
-		t.Fatalf("%s: %v", text, err)
+		tb.Fatalf("%s: %v", text, err)
 	}
 	return got
 }
 
 // once returns what a query does on a connection outside a session.
-func once(t testing.TB, e *Engine, text string) []any {
-	t.Helper()
-	c, err := e.Conn(testContext(t))
+func once(tb testing.TB, e *Engine, text string) []any {
+	tb.Helper()
+	c, err := e.Conn(testContext(tb))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	defer c.Close()
-	return mustQuery(t, c, text)
+	return mustQuery(tb, c, text)
 }
 
 // count counts the rows of a table on a connection of the pool's.
-func count(t testing.TB, e *Engine, table string) int {
-	t.Helper()
+func count(tb testing.TB, e *Engine, table string) int {
+	tb.Helper()
 	var n int
-	if err := e.pool.QueryRow(testContext(t), "select count(*) from "+table).Scan(&n); err != nil {
-		t.Fatal(err)
+	if err := e.pool.QueryRow(testContext(tb), "select count(*) from "+table).Scan(&n); err != nil {
+		tb.Fatal(err)
 	}
 	return n
 }
 
 // terminate ends the backend of a connection, if it has one still, and waits
 // until it is gone.
-func terminate(t testing.TB, e *Engine, pid uint32) {
-	t.Helper()
-	conn, err := pgx.ConnectConfig(testContext(t), e.pool.Config().ConnConfig)
+func terminate(tb testing.TB, e *Engine, pid uint32) {
+	tb.Helper()
+	conn, err := pgx.ConnectConfig(testContext(tb), e.pool.Config().ConnConfig)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	defer conn.Close(context.Background())
-	if _, err := conn.Exec(testContext(t), "select pg_terminate_backend($1, 30000)", pid); err != nil {
-		t.Fatal(err)
+	if _, err := conn.Exec(testContext(tb), "select pg_terminate_backend($1, 30000)", pid); err != nil {
+		tb.Fatal(err)
 	}
 }
 
 // explained is the engine's error in err.
-func explained(t testing.TB, err error) *engine.Error {
-	t.Helper()
+func explained(tb testing.TB, err error) *engine.Error {
+	tb.Helper()
 	var failed *engine.Error
 	if !errors.As(err, &failed) {
-		t.Fatalf("error %v (%T) is not explained", err, err)
+		tb.Fatalf("error %v (%T) is not explained", err, err)
 	}
 	return failed
 }
 
-func wantKind(t testing.TB, err, kind error) *engine.Error {
-	t.Helper()
-	failed := explained(t, err)
+func wantKind(tb testing.TB, err, kind error) *engine.Error {
+	tb.Helper()
+	failed := explained(tb, err)
 	if failed.Kind != kind {
-		t.Errorf("error %v: got kind %v, want %v", err, failed.Kind, kind)
+		tb.Errorf("error %v: got kind %v, want %v", err, failed.Kind, kind)
 	}
 	if errors.Is(err, driver.ErrBadConn) {
-		t.Errorf("error %v matches driver.ErrBadConn", err)
+		tb.Errorf("error %v matches driver.ErrBadConn", err)
 	}
 	return failed
 }

@@ -275,6 +275,7 @@ func TestReadOnlySavepoint(t *testing.T) {
 		"rollback": func(s *session) error { return s.RollbackTo(ctx) },
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			s := begin(t, e, engine.Options{})
 			defer s.Rollback(ctx, nil)
 			if err := s.Savepoint(ctx, true); err != nil {
@@ -321,6 +322,7 @@ func TestNoSubtransactionsLeft(t *testing.T) {
 	}
 }
 
+//nolint:paralleltest,tparallel // the subtests have two connections between them
 func TestBackendTerminatedBetweenStatements(t *testing.T) {
 	t.Parallel()
 	e := open(t, maxConns(2))

@@ -36,6 +36,7 @@ type parsed struct {
 	Settings             map[string]string
 }
 
+//nolint:paralleltest // it changes the environment
 func TestParseURL(t *testing.T) {
 	withoutVariables(t)
 	file := filepath.Join(t.TempDir(), "services")
@@ -171,6 +172,7 @@ func TestParseURLFails(t *testing.T) {
 	}
 }
 
+//nolint:paralleltest // it changes the environment
 func TestMayBePlaintext(t *testing.T) {
 	withoutVariables(t)
 	for url, want := range map[string]bool{

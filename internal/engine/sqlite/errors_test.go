@@ -128,9 +128,9 @@ func TestExplainContext(t *testing.T) {
 	cancelled, cancel := context.WithCancelCause(t.Context())
 	cancel(reason)
 	late, cancelLate := context.WithTimeout(t.Context(), -1)
-	defer cancelLate()
+	t.Cleanup(cancelLate)
 	limited, cancelLimited := context.WithTimeoutCause(t.Context(), -1, reason)
-	defer cancelLimited()
+	t.Cleanup(cancelLimited)
 
 	tests := map[string]struct {
 		ctx     context.Context
