@@ -38,9 +38,6 @@ func (s *session) Commit(ctx context.Context, observed bool) (engine.Outcome, er
 	if failed == nil {
 		return outcome, nil
 	}
-	if ctx.Err() != nil {
-		failed.Err = withContext(ctx, failed.Err)
-	}
 	return outcome, fmt.Errorf("commit: %w", failed)
 }
 

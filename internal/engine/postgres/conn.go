@@ -207,9 +207,28 @@ func (c *conn) explain(ctx context.Context, err error) *engine.Error {
 	return failed
 }
 
-// end sends COMMIT or ROLLBACK and returns the tag of the answer.
+// lastWord is how long before its bound an unanswered COMMIT or ROLLBACK is
+// cancelled, so that a server which is only slow says what became of it.
+const lastWord = time.Second
+
+// end sends COMMIT or ROLLBACK and returns the tag of the answer. At the
+// deadline of ctx it gives up, also on a server that is frozen: pgx itself would
+// wait until the cancel request has had its time.
 func (c *conn) end(ctx context.Context, text string) (string, error) {
+	if deadline, ok := ctx.Deadline(); ok {
+		left := time.Until(deadline)
+		giveUp := time.AfterFunc(left, func() {
+			_ = c.pgx.PgConn().Conn().SetDeadline(time.Unix(0, 1)) // fails only on a connection that is closed
+		})
+		defer func() { c.once = c.once || !giveUp.Stop() }()
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, deadline.Add(-min(lastWord, left/2)))
+		defer cancel()
+	}
 	result := c.pgx.PgConn().ExecParams(ctx, text, nil, nil, nil, nil).Read()
+	if result.Err != nil && ctx.Err() != nil {
+		return "", withContext(ctx, result.Err)
+	}
 	return result.CommandTag.String(), result.Err
 }
 
