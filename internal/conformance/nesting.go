@@ -699,6 +699,15 @@ func nestedReadOnly(t *testing.T, w *world) {
 		err := w.WithSessionOptions(t.Context(), thole.SessionOptions{ReadOnly: true}, fn)
 		wantIs(t, err, thole.ErrReadOnly)
 	}
+	err = w.WithSessionOptions(t.Context(), thole.SessionOptions{ReadOnly: true}, func(tx *thole.Tx) error {
+		return tx.WithSession(tx.Context(), func(inner *thole.Tx) error { // takes over that it only reads
+			wantIs(t, inner.WithSessionOptions(inner.Context(), thole.SessionOptions{}, write), thole.ErrNested)
+			return nil
+		})
+	})
+	if err != nil {
+		t.Errorf("got error %v, want nil: nothing was sent", err)
+	}
 	w.wantItems(t, 2)
 }
 

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -261,7 +260,7 @@ func TestCommitTimesOut(t *testing.T) {
 	)
 	s := begin(t, e, engine.Options{})
 	mustExec(t, s, "insert into t values (1)")
-	ctx, cancel := context.WithTimeout(testContext(t), 20*time.Millisecond)
+	ctx, cancel := context.WithTimeout(testContext(t), 2*lastWord)
 	defer cancel()
 	out, err := s.Commit(ctx, true)
 	wantKind(t, err, engine.ErrTimeout)
