@@ -156,6 +156,9 @@ func OpenConfig(ctx context.Context, cfg *Config) (*DB, error) {
 	if ctx == nil || cfg == nil || (cfg.Postgres == nil) == (cfg.SQLite == nil) {
 		return nil, failure(nil, "open database: it takes a ctx and a Config with either Postgres or SQLite; ParseURL makes one")
 	}
+	if cfg.Postgres != nil && cfg.Postgres.ConnConfig == nil {
+		return nil, failure(nil, "open database: Config.Postgres is not made by ParseURL or pgxpool.ParseConfig")
+	}
 	return open(ctx, cfg, func(env engine.Env) (engine.Engine, error) {
 		if cfg.Postgres != nil {
 			return postgres.Open(ctx, cfg.Postgres, env)
@@ -257,7 +260,7 @@ func (db *DB) enter(info *engine.Info) error {
 	db.mu.Lock()
 	defer db.mu.Unlock()
 	if db.closed {
-		return failure(ErrClosed, "open session")
+		return failure(ErrClosed, "open session: the database is closed")
 	}
 	db.open.Add(1)
 	db.sessions.Add(info)

@@ -151,6 +151,10 @@ func TestOpenRefuses(t *testing.T) {
 			t.Errorf("%s: got error %v, want a *thole.Error", name, err)
 		}
 	}
+	unmade := &thole.Config{Postgres: &pgxpool.Config{}}
+	if _, err := thole.OpenConfig(t.Context(), unmade); !errors.As(err, new(*thole.Error)) {
+		t.Errorf("a configuration of no parser: got error %v, want a *thole.Error", err)
+	}
 	if _, err := thole.OpenPool(t.Context(), nil, thole.Config{}); !errors.As(err, new(*thole.Error)) {
 		t.Errorf("nil pool: got error %v, want a *thole.Error", err)
 	}
@@ -254,6 +258,19 @@ func TestCloseWaits(t *testing.T) {
 		close(end)
 		if err := <-ended; err != nil {
 			t.Errorf("the session that was open: got error %v, want nil: it committed", err)
+		}
+	})
+}
+
+// TestMigrateInSession is refused: on SQLite it would wait for its own session.
+func TestMigrateInSession(t *testing.T) {
+	t.Parallel()
+	dbtest.EachDatabase(t, func(t *testing.T, db *thole.DB) {
+		err := db.WithSession(t.Context(), func(tx *thole.Tx) error {
+			return db.Migrate(tx.Context(), os.DirFS("migrations"))
+		})
+		if !errors.Is(err, thole.ErrNested) {
+			t.Errorf("got error %v, want ErrNested", err)
 		}
 	})
 }

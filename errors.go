@@ -83,7 +83,10 @@ var (
 
 	// ErrTxAborted is returned by a session that could not commit although fn
 	// returned nil, because a statement in it had failed, and by statements
-	// after that one. It wraps the first failure.
+	// after that one. It wraps the first failure, so that it matches what that
+	// was, too: test for ErrTxAborted before [ErrUnique] and the like. On
+	// PostgreSQL every failed statement does this, on SQLite few; to go on after
+	// one on both, run it in a session of its own, with [Tx.WithSession].
 	ErrTxAborted = engine.ErrTxAborted
 
 	// ErrTxControl is returned by SQL that begins or ends a transaction or a
@@ -250,7 +253,8 @@ func (o Outcome) String() string {
 
 // OutcomeOf says what became of the session whose WithSession returned err, or
 // of the statement outside a session that did. Where sessions are nested, or
-// fn used another DB, it is the outermost session's.
+// fn used another DB, it is the outermost session's. err must be what was
+// returned, or wrap it: any other error reads as rolled back.
 func OutcomeOf(err error) Outcome {
 	if err == nil {
 		return Committed

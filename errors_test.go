@@ -115,6 +115,21 @@ func TestReadOnlyError(t *testing.T) {
 		if !errors.Is(err, thole.ErrReadOnly) {
 			t.Errorf("got error %v, want ErrReadOnly", err)
 		}
+		// Nor can the session be made to write.
+		allow := "set transaction read write"
+		if db.Engine() == thole.SQLite {
+			allow = "pragma query_only = 0"
+		}
+		err = db.WithSessionOptions(t.Context(), thole.SessionOptions{ReadOnly: true}, func(tx *thole.Tx) error {
+			if _, err := tx.ExecContext(t.Context(), allow); err != nil {
+				return err
+			}
+			_, err := tx.ExecContext(t.Context(), "delete from parent")
+			return err
+		})
+		if err == nil {
+			t.Errorf("%s: the session wrote after it", allow)
+		}
 	})
 }
 

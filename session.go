@@ -20,6 +20,10 @@ import (
 // WithSession is a savepoint: an error undoes what the nested session did and
 // leaves the outer one usable.
 //
+// Inside fn use tx, or the ctx of [Tx.Context]. With the ctx from outside, db
+// knows nothing of the session: what runs on it is not part of the session, and
+// on SQLite a write waits for it in vain.
+//
 // fn runs once, except that it is run again, up to five times in all, when
 // another process held SQLite's lock, and, in sessions whose options ask for
 // REPEATABLE READ or SERIALIZABLE, after a failure that a new attempt can cure;

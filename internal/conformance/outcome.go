@@ -351,9 +351,7 @@ func wantFirstFailure(t *testing.T, err error, query, code string) {
 	if first == nil || first.Query != query || first.Code != code {
 		t.Errorf("got error %v, want one that wraps %s of %q", err, code, query)
 	}
-	if !strings.Contains(err.Error(), code) || !strings.Contains(err.Error(), query) {
-		t.Errorf("got error %q, want it to tell %s and %q", err, code, query)
-	}
+	wantText(t, err, code, query)
 }
 
 // swallowedFirstError fails before anything else was sent. SQLite goes on, as in

@@ -708,36 +708,55 @@ func scanInAborted(t *testing.T, w *world) {
 	wantIs(t, err, thole.ErrTxAborted)
 }
 
-// failureInScan has a query that fails in its first row, and an fn that looks
-// away. SQLite fails before there are rows, which is a failure as in A6: it
-// takes nothing with it.
+// failureInScan has queries that fail in their first row and in a later one, and
+// an fn that looks away. SQLite fails in the first row before there are rows:
+// that is a failure as in A6, which takes nothing with it.
 func failureInScan(t *testing.T, w *world) {
-	query, code := "select 1 / (1 - i) from generate_series(1, 5) i", "22012"
+	first, code := "select 1 / (1 - i) from generate_series(1, 5) i", "22012"
+	aborted := thole.ErrTxAborted
 	if w.Engine() != thole.Postgres {
-		query, code = "select abs(-9223372036854775807 - 1)", "SQLITE_ERROR"
+		first, code, aborted = "select abs(-9223372036854775807 - 1)", "SQLITE_ERROR", nil
 	}
+	later, _ := w.failing()
 	var id int
 	var ids []int
-	for name, ask := range map[string]func(tx *thole.Tx) error{
-		"Scan":          func(tx *thole.Tx) error { return tx.QueryRowContext(tx.Context(), query).Scan(&id) },
-		"sqlx Scan":     func(tx *thole.Tx) error { return tx.QueryRowxContext(tx.Context(), query).Scan(&id) },
-		"GetContext":    func(tx *thole.Tx) error { return tx.GetContext(tx.Context(), &id, query) },
-		"SelectContext": func(tx *thole.Tx) error { return tx.SelectContext(tx.Context(), &ids, query) },
+	for name, c := range map[string]struct {
+		query string
+		ask   func(tx *thole.Tx) error
+		want  error
+	}{
+		"Scan":          {first, func(tx *thole.Tx) error { return tx.QueryRowContext(tx.Context(), first).Scan(&id) }, aborted},
+		"sqlx Scan":     {first, func(tx *thole.Tx) error { return tx.QueryRowxContext(tx.Context(), first).Scan(&id) }, aborted},
+		"GetContext":    {first, func(tx *thole.Tx) error { return tx.GetContext(tx.Context(), &id, first) }, aborted},
+		"SelectContext": {later, func(tx *thole.Tx) error { return tx.SelectContext(tx.Context(), &ids, later) }, thole.ErrTxAborted},
+		"Err":           {later, func(tx *thole.Tx) error { return readAll(tx, later) }, thole.ErrTxAborted},
 	} {
 		err := w.WithSession(t.Context(), func(tx *thole.Tx) error {
 			var told *thole.Error
-			if err := ask(tx); !errors.As(err, &told) || told.Code != code || told.Query != query {
+			if err := c.ask(tx); !errors.As(err, &told) || told.Code != code || told.Query != c.query {
 				t.Errorf("%s: got error %v, want one with Code %s and the query", name, err, code)
 			}
 			return nil
 		})
-		if w.Engine() == thole.Postgres {
-			wantIs(t, err, thole.ErrTxAborted)
-			wantFirstFailure(t, err, query, code)
-		} else if err != nil {
-			t.Errorf("%s: got error %v, want nil", name, err)
+		if !errors.Is(err, c.want) {
+			t.Errorf("%s: got error %v, want %v", name, err, c.want)
+		}
+		if c.want != nil {
+			wantFirstFailure(t, err, c.query, code)
 		}
 	}
+}
+
+// readAll returns what rows.Err says at the end.
+func readAll(tx *thole.Tx, query string) error {
+	rows, err := tx.QueryContext(tx.Context(), query)
+	if err != nil {
+		return nil // not the failure that is looked for
+	}
+	defer rows.Close()
+	for rows.Next() {
+	}
+	return rows.Err()
 }
 
 // interruptedRows stops a statement that adds many items in the middle of them.

@@ -4,12 +4,12 @@ package testdb
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
-	"fmt"
 	"net/url"
 	"os"
 	"path/filepath"
-	"sync/atomic"
+	"strings"
 	"testing"
 	"time"
 
@@ -30,15 +30,18 @@ func Postgres(tb testing.TB) string {
 	tb.Helper()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(tb.Context()), time.Minute)
 	defer cancel()
+	required := os.Getenv("DBTEST_REQUIRE")
+	if required != "" && required != "postgres" {
+		tb.Fatalf("DBTEST_REQUIRE is %q: it is postgres or not set", required)
+	}
 	server, err := pgserver.URL(ctx)
-	var missing *pgserver.NotFoundError
-	if errors.As(err, &missing) && os.Getenv("DBTEST_REQUIRE") != "postgres" {
+	if _, missing := errors.AsType[*pgserver.NotFoundError](err); missing && required == "" {
 		tb.Skip(err)
 	}
 	if err != nil {
 		tb.Fatal(err)
 	}
-	name := fmt.Sprintf("thole_test_%d_%d", os.Getpid(), databases.Add(1))
+	name := "thole_test_" + strings.ToLower(rand.Text())
 	execute(tb, server, "create database "+name+" template template0 strategy file_copy")
 	tb.Cleanup(func() { execute(tb, server, "drop database if exists "+name+" with (force)") })
 	own, err := url.Parse(server)
@@ -48,8 +51,6 @@ func Postgres(tb testing.TB) string {
 	own.Path = "/" + name
 	return own.String()
 }
-
-var databases atomic.Int64
 
 // execute runs a statement on a connection of its own.
 func execute(tb testing.TB, server, statement string) {

@@ -118,9 +118,9 @@ func (c Config) Database(tb testing.TB) *thole.DB {
 	return c.database(tb, c.engine())
 }
 
-// Each runs test on every engine, as the subtests sqlite and postgres, each
-// with a database of its own. What the sessions of the test did is gone when it
-// has ended.
+// Each runs test on every engine, as the subtests sqlite and postgres. What the
+// sessions of the test did is gone when it has ended. Today it does so as
+// EachDatabase does; a test that needs real commits asks for that.
 func (c Config) Each(t *testing.T, test func(t *testing.T, db *thole.DB)) {
 	t.Helper()
 	c.EachDatabase(t, test)

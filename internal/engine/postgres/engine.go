@@ -251,6 +251,11 @@ func beginText(opts engine.Options) string {
 	}
 	setTimeout(&b, "lock_timeout", opts.LockTimeout)
 	setTimeout(&b, "statement_timeout", opts.StatementTimeout)
+	if opts.ReadOnly {
+		// Before its first query a transaction can still be set to read-write:
+		// https://www.postgresql.org/docs/current/sql-set-transaction.html
+		b.WriteString("; select 1")
+	}
 	return b.String()
 }
 
