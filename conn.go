@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -251,6 +252,9 @@ func (st *statement) read() error {
 			st.tx.abort(engine.AbortsLevel, because(ErrTxControl, err, "session can't go on"))
 		}
 		return err
+	}
+	if strings.IndexByte(st.query, 0) >= 0 {
+		return st.refuse(failure(nil, "read statement: it has a NUL byte"))
 	}
 	rewritten, err := sqltext.Rewrite(dialect, st.query)
 	if err != nil {

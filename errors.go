@@ -134,8 +134,9 @@ var (
 
 // Error is a failure of a statement or a session with what is known of it.
 // [errors.As] finds it, [errors.Is] finds the sentinel that it is, and
-// unwrapping leads to the driver's own error. Its text has no argument values,
-// no row values and no password; the driver's own error can have them.
+// unwrapping leads to the driver's own error. Its text has no password, and what
+// the engine is known to quote of arguments and rows is cut out of it; the
+// driver's own error is whole.
 type Error struct {
 	Engine     Engine
 	Code       string // the SQLSTATE, or SQLite's name of the extended result code

@@ -301,3 +301,25 @@ func TestTxDoneError(t *testing.T) {
 		}
 	})
 }
+
+// TestTxControlOutcome ends the transaction behind our back, with a text that
+// reads otherwise when standard_conforming_strings is off: what it did may be
+// committed, whatever fn returns.
+func TestTxControlOutcome(t *testing.T) {
+	t.Parallel()
+	db := dbtest.Config{Engines: []thole.Engine{thole.Postgres}}.Database(t)
+	openForErrors(t, db)
+	for _, fnErr := range []error{nil, io.EOF} {
+		err := db.WithSession(t.Context(), func(tx *thole.Tx) error {
+			tx.OnRollback(func(context.Context, error) { t.Error("OnRollback ran") })
+			if _, err := tx.ExecContext(t.Context(), "set local standard_conforming_strings = off"); err != nil {
+				return err
+			}
+			_, _ = tx.ExecContext(t.Context(), `select '\''; commit; --'`)
+			return fnErr
+		})
+		if !errors.Is(err, thole.ErrTxControl) || thole.OutcomeOf(err) != thole.Unknown {
+			t.Errorf("fn returned %v: got error %v with outcome %v, want ErrTxControl, unknown", fnErr, err, thole.OutcomeOf(err))
+		}
+	}
+}

@@ -101,6 +101,7 @@ func (db *DB) begin(ctx context.Context, opts SessionOptions, info *engine.Info,
 		Deferrable:       opts.Deferrable,
 		LockTimeout:      opts.LockTimeout,
 		StatementTimeout: opts.StatementTimeout,
+		Timeout:          opts.Timeout,
 		Info:             info,
 	})
 	if err != nil {
@@ -476,22 +477,31 @@ func (tx *Tx) commit() error {
 		tx.rolledBack(failed)
 		return withOutcome(RolledBack, failed)
 	}
-	tx.finish(Unknown, "it is unknown whether it was committed", failed)
-	tx.db.log.Error("thole: it is unknown whether a session was committed", "session", tx.session.info.String(), "error", failed)
-	return withOutcome(Unknown, failed)
+	return tx.unknown(failed)
 }
 
 // rollback rolls the outermost session back because of cause.
 func (tx *Tx) rollback(cause error) error {
 	ctx, cancel := tx.detached()
 	defer cancel()
+	outcome, err := tx.session.inner.Rollback(ctx, cause)
 	told := cause
-	if err := tx.session.inner.Rollback(ctx, cause); err != nil {
-		tx.db.log.Warn("thole: ROLLBACK failed, its connection was closed", "session", tx.session.info.String(), "error", err)
+	if err != nil {
+		tx.db.log.Warn("thole: a session did not roll back as it should", "session", tx.session.info.String(), "error", err)
 		told = err
 	}
-	tx.rolledBack(cause)
+	if Outcome(outcome) != RolledBack {
+		return tx.unknown(told)
+	}
+	tx.rolledBack(told)
 	return withOutcome(RolledBack, told)
+}
+
+// unknown ends the outermost session, of which all or nothing is left.
+func (tx *Tx) unknown(cause error) error {
+	tx.finish(Unknown, "it is unknown whether it was committed", cause)
+	tx.db.log.Error("thole: it is unknown whether a session was committed", "session", tx.session.info.String(), "error", cause)
+	return withOutcome(Unknown, cause)
 }
 
 // rolledBack ends the outermost session, of which nothing is left.

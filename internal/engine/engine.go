@@ -85,6 +85,7 @@ type Options struct {
 	Deferrable       bool          // only with ReadOnly and LevelSerializable
 	LockTimeout      time.Duration // 0 is the engine's default
 	StatementTimeout time.Duration // 0 is none
+	Timeout          time.Duration // the session's own, by which ctx ends already; 0 is none
 	Info             *Info         // who the session is, for messages
 }
 
@@ -143,8 +144,9 @@ type Session interface {
 	// Rollback ends the session and undoes it. The connection is clean
 	// afterwards, or gone. Nil says that it worked, and that cause may be told
 	// to the caller; an error is told instead, and wraps cause unless cause
-	// was concluded from work of others that is gone.
-	Rollback(ctx context.Context, cause error) error
+	// was concluded from work of others that is gone. The outcome is RolledBack,
+	// or Unknown where SQL has ended the transaction before.
+	Rollback(ctx context.Context, cause error) (Outcome, error)
 }
 
 // Outcome is what became of a session.

@@ -159,7 +159,7 @@ func (d *databaseDriver) rollback(cause error) error {
 	defer cancel()
 	s := d.session
 	d.session = nil
-	if err := s.Rollback(ctx, cause); err != nil {
+	if _, err := s.Rollback(ctx, cause); err != nil {
 		return err
 	}
 	return cause

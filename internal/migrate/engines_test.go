@@ -81,7 +81,8 @@ func tryExec(t *testing.T, eng engine.Engine, text string) error {
 	}
 	if _, err := s.ExecContext(t.Context(), text, nil); err != nil {
 		cause := s.Failed(t.Context(), err)
-		return errors.Join(cause, s.Rollback(t.Context(), cause))
+		_, err := s.Rollback(t.Context(), cause)
+		return errors.Join(cause, err)
 	}
 	_, err = s.Commit(t.Context(), true)
 	return err

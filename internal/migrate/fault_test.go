@@ -43,7 +43,7 @@ func (s losingSession) Commit(ctx context.Context, observed bool) (engine.Outcom
 	if s.eng.commit {
 		_, err = s.Session.Commit(ctx, observed)
 	} else {
-		err = s.Session.Rollback(ctx, nil)
+		_, err = s.Session.Rollback(ctx, nil)
 	}
 	return engine.Unknown, &engine.Error{Kind: engine.ErrCommitUnknown, Retry: engine.RetryForbidden, Message: "no answer", Err: err}
 }

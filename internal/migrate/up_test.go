@@ -228,7 +228,7 @@ func TestUpWaits(t *testing.T) {
 		}
 		done := make(chan error)
 		go func() { done <- Up(t.Context(), eng, memFS(files)) }()
-		if err := holder.Rollback(t.Context(), nil); err != nil {
+		if _, err := holder.Rollback(t.Context(), nil); err != nil {
 			t.Fatalf("rollback: %v", err)
 		}
 		if err := <-done; err != nil {

@@ -16,6 +16,10 @@ const cancelTimeout = 5 * time.Second
 // the one before.
 const firstCancelPause = 10 * time.Millisecond
 
+// cancelUnderWay is the key in a connection's data that says that a cancel
+// request may still reach it.
+const cancelUnderWay = "thole: cancel under way"
+
 // canceller makes a done context cancel its statement on the server, where pgx
 // would close the connection. In two ways it is stricter than
 // [pgconn.CancelRequestContextWatcherHandler]:
@@ -25,7 +29,8 @@ const firstCancelPause = 10 * time.Millisecond
 //     comes back.
 //   - A request that is under way is waited for. The server closes its
 //     connection after it has sent the signal, so no cancel is left that could
-//     hit the next statement.
+//     hit the next statement. Where that is waited for in vain nobody else gets
+//     the connection.
 //
 // https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-CANCELING-REQUESTS
 type canceller struct {
@@ -61,6 +66,9 @@ func (c *canceller) request(deadline time.Time) {
 	defer cancel()
 	// An error leaves the statement to the next request, or to the deadline.
 	_ = c.conn.CancelRequest(ctx)
+	if ctx.Err() != nil {
+		c.conn.CustomData()[cancelUnderWay] = true
+	}
 }
 
 // HandleUnwatchAfterCancel implements [ctxwatch.Handler]. The statement has come

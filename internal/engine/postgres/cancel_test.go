@@ -38,7 +38,7 @@ func TestCancelHitsItsOwnStatement(t *testing.T) {
 		if s.pgx.PgConn().TxStatus() == 'T' { // it was faster
 			mustExec(t, s, "select pg_sleep(0.001)")
 		}
-		if err := s.Rollback(testContext(t), nil); err != nil {
+		if _, err := s.Rollback(testContext(t), nil); err != nil {
 			t.Fatal(err)
 		}
 		once(t, e, "select pg_sleep(0.001)")

@@ -46,7 +46,7 @@ func (s *session) rollBackInstead(ctx context.Context, cause error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTimeout)
 	defer cancel()
 	cause = fmt.Errorf("commit: %w", cause)
-	if err := s.Rollback(ctx, cause); err != nil {
+	if _, err := s.Rollback(ctx, cause); err != nil {
 		return err
 	}
 	return cause

@@ -251,7 +251,7 @@ func (c *conn) giveBack() {
 // release gives the connection to the pool, or ends it where the next one must
 // not have it.
 func (c *conn) release() {
-	if c.once {
+	if c.once || c.pgx.PgConn().CustomData()[cancelUnderWay] != nil {
 		c.destroy()
 		return
 	}

@@ -42,7 +42,7 @@ func (e *Engine) BeginMigration(ctx context.Context) (engine.Session, error) {
 	cause := fmt.Errorf("begin migration: %w", s.Failed(ctx, err))
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTimeout)
 	defer cancel()
-	if err := s.Rollback(ctx, cause); err != nil {
+	if _, err := s.Rollback(ctx, cause); err != nil {
 		return nil, err
 	}
 	return nil, cause

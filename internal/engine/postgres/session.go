@@ -73,24 +73,24 @@ func (s *session) RollbackTo(ctx context.Context) error {
 }
 
 // Rollback implements [engine.Session].
-func (s *session) Rollback(ctx context.Context, cause error) error {
+func (s *session) Rollback(ctx context.Context, cause error) (engine.Outcome, error) {
 	if s.pgx.IsClosed() {
 		// The server rolls back what has lost its connection.
 		s.release()
 		if errors.Is(cause, engine.ErrConnLost) {
-			return nil
+			return engine.RolledBack, nil
 		}
-		return errors.Join(cause, s.explain(ctx, pgconn.ErrConnClosed))
+		return engine.RolledBack, errors.Join(cause, s.explain(ctx, pgconn.ErrConnClosed))
 	}
 	if s.ended() {
 		s.giveBack()
-		return errors.Join(cause, errControlled)
+		return engine.Unknown, errors.Join(cause, errControlled)
 	}
 	if _, err := s.end(ctx, "rollback"); err != nil {
 		s.destroy()
 		failed := s.explain(ctx, err)
-		return errors.Join(cause, fmt.Errorf("roll back: %w", failed))
+		return engine.RolledBack, errors.Join(cause, fmt.Errorf("roll back: %w", failed))
 	}
 	s.release() // the pool destroys a connection that isn't idle
-	return nil
+	return engine.RolledBack, nil
 }

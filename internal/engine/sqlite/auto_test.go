@@ -129,6 +129,36 @@ func TestAutoContextEndsAmongRows(t *testing.T) {
 	})
 }
 
+// TestAutoContextEndsAtClose closes the rows as database/sql does when ctx has
+// ended: who reads them is told an error.
+func TestAutoContextEndsAtClose(t *testing.T) {
+	t.Parallel()
+	both(t, func(t *testing.T, e *Engine) {
+		c := auto(t, e)
+		exec(t, c, "CREATE TABLE t (a)")
+		ctx, cancel := context.WithCancel(t.Context())
+		rows, err := c.QueryContext(ctx, "INSERT INTO t VALUES (1), (2) RETURNING a", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cancel()
+		is(t, rows.Close(), context.Canceled)
+		same(t, "rows of what failed", count(t, c), int64(0))
+	})
+}
+
+// TestAutoScriptWithPragma is one transaction, whatever it begins with.
+func TestAutoScriptWithPragma(t *testing.T) {
+	t.Parallel()
+	both(t, func(t *testing.T, e *Engine) {
+		c := auto(t, e)
+		exec(t, c, "CREATE TABLE t (a PRIMARY KEY)")
+		_, err := c.ExecContext(t.Context(), "PRAGMA user_version=3; INSERT INTO t VALUES (1); INSERT INTO t VALUES (1)", nil)
+		is(t, err, engine.ErrUnique)
+		same(t, "rows of what failed", count(t, c), int64(0))
+	})
+}
+
 func TestAutoInterrupted(t *testing.T) {
 	t.Parallel()
 	both(t, func(t *testing.T, e *Engine) {

@@ -185,7 +185,7 @@ func commit(t *testing.T, s engine.Session) {
 
 func rollback(t *testing.T, s engine.Session) {
 	t.Helper()
-	if err := s.Rollback(context.WithoutCancel(t.Context()), nil); err != nil {
+	if _, err := s.Rollback(context.WithoutCancel(t.Context()), nil); err != nil {
 		t.Errorf("roll back: got %v, want no error", err)
 	}
 }

@@ -249,9 +249,9 @@ func (s *session) commit(ctx context.Context) error {
 }
 
 // Rollback implements [engine.Session].
-func (s *session) Rollback(ctx context.Context, cause error) error {
+func (s *session) Rollback(ctx context.Context, cause error) (engine.Outcome, error) {
 	defer s.engine.release(s.slot)
-	return s.rollback(ctx, cause)
+	return engine.RolledBack, s.rollback(ctx, cause)
 }
 
 func (s *session) rollback(ctx context.Context, cause error) error {
@@ -259,14 +259,14 @@ func (s *session) rollback(ctx context.Context, cause error) error {
 		return nil
 	}
 	if err := s.conn.rollback(ctx); err != nil {
-		return fmt.Errorf("%w; because of %w", during(ctx, "roll back", err), cause)
+		return errors.Join(cause, during(ctx, "roll back", err))
 	}
 	return nil
 }
 
 // fail rolls back because of cause, and returns what is to be told.
 func (s *session) fail(ctx context.Context, cause error) error {
-	if err := s.Rollback(ctx, cause); err != nil {
+	if _, err := s.Rollback(ctx, cause); err != nil {
 		return err
 	}
 	return cause

@@ -196,6 +196,10 @@ func (r *rows) Close() error {
 		err = r.stmt.failed(r.ctx, err)
 		r.failed = true
 	}
+	if err == nil && r.finish != nil && !r.failed && r.ctx.Err() != nil {
+		// database/sql tells that to who reads them: nothing must have happened.
+		err, r.failed = explain(r.ctx, r.ctx.Err()), true
+	}
 	if r.closing != nil {
 		err = errors.Join(err, r.closing())
 	}

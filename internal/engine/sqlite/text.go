@@ -11,7 +11,8 @@ import (
 // guarded are the pragmas that a connection has its settings by; their values stay what connect has made them. Some
 // take effect as soon as they are prepared, and some without an error within a transaction do nothing.
 var guarded = []string{
-	"busy_timeout", "foreign_keys", "journal_mode", "query_only", "synchronous", "temp_store", "writable_schema",
+	"busy_timeout", "foreign_keys", "ignore_check_constraints", "journal_mode", "locking_mode", "query_only",
+	"synchronous", "temp_store", "writable_schema",
 }
 
 // refused returns the error of a text that no connection runs: one that begins or ends a transaction, changes a
@@ -91,9 +92,9 @@ func firstWord(query string) string {
 	return ""
 }
 
-// standsAlone reports whether a text doesn't run in a transaction, or does nothing there.
+// standsAlone reports whether a text is a statement that doesn't run in a transaction, or does nothing there.
 func standsAlone(query string) bool {
-	return firstWord(query) == "PRAGMA" || changesConnection(query)
+	return (firstWord(query) == "PRAGMA" || changesConnection(query)) && !isScript(query)
 }
 
 // changesConnection reports whether a text is one that a reader would run too, but shouldn't.
