@@ -29,8 +29,8 @@ type connector struct{ db *DB }
 
 // Connect gives the connection of the session that ctx carries, or one for
 // statements outside a session, which takes nothing before the first.
-func (c *connector) Connect(ctx context.Context) (driver.Conn, error) {
-	return &conn{db: c.db, tx: c.db.current(ctx)}, nil
+func (c *connector) Connect(context.Context) (driver.Conn, error) {
+	return &conn{db: c.db}, nil
 }
 
 // Driver returns a driver that only says how to get a connection.
@@ -95,6 +95,14 @@ var _ interface {
 	driver.Pinger
 } = (*conn)(nil)
 
+// join makes a connection that was not used yet the one of the session that ctx
+// carries. (The ctx of Connect can be database/sql's own.)
+func (c *conn) join(ctx context.Context) {
+	if c.tx == nil && c.auto == nil {
+		c.tx = c.db.current(original(ctx))
+	}
+}
+
 // engineConn is what statements run on.
 func (c *conn) engineConn(ctx context.Context) (engine.Conn, error) {
 	if c.tx != nil {
@@ -117,6 +125,9 @@ func (c *conn) Close() error {
 	}
 	return c.auto.Close()
 }
+
+// IsValid keeps database/sql from giving the connection to another statement.
+func (c *conn) IsValid() bool { return false }
 
 // CheckNamedValue leaves arguments to the engine.
 func (c *conn) CheckNamedValue(value *driver.NamedValue) error {
@@ -171,7 +182,14 @@ func (c *conn) query(ctx context.Context, query string, args []driver.NamedValue
 		return nil, err
 	}
 	st.cancellable()
+	returned := false
+	defer func() {
+		if !returned && c.tx == nil {
+			_ = c.Close() // database/sql forgets it in a panic
+		}
+	}()
 	got, err := run(st)
+	returned = true
 	if err != nil {
 		return nil, st.failed(err)
 	}
@@ -217,6 +235,7 @@ type statement struct {
 
 // start claims the session for a statement, and refuses one that must not run.
 func (c *conn) start(ctx context.Context, query string) (*statement, error) {
+	c.join(ctx)
 	st := &statement{db: c.db, tx: c.tx, query: query}
 	if err := st.read(); err != nil {
 		return nil, err
@@ -439,6 +458,7 @@ func (c *conn) Begin() (driver.Tx, error) {
 // BeginTx begins a transaction for code that has a *sqlx.DB: outside a session
 // it is a session of its own; inside it is that session, and sends nothing.
 func (c *conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, error) {
+	c.join(ctx)
 	if c.tx != nil {
 		return joined{c.tx}, nil
 	}

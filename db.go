@@ -35,6 +35,7 @@ type DB struct {
 	queries
 	engine   engine.Engine
 	sqlx     *sqlx.DB
+	view     *sqlx.DB // the user's own, whose settings and Close reach nothing else
 	log      *slog.Logger
 	defaults SessionOptions
 	sessions *engine.Registry
@@ -193,7 +194,7 @@ func open(ctx context.Context, cfg *Config, connect func(engine.Env) (engine.Eng
 	if err := db.check(cfg.Session); err != nil {
 		return nil, errors.Join(err, db.engine.Close(ctx))
 	}
-	db.sqlx = db.newViews()
+	db.sqlx, db.view = db.newViews(), db.newViews()
 	return db, nil
 }
 
@@ -241,6 +242,7 @@ func (db *DB) awaitSessions(ctx context.Context) error {
 	go func() {
 		defer close(ended)
 		db.open.Wait()
+		_ = db.view.Close()
 		_ = db.sqlx.Close() // its connections hold nothing
 	}()
 	select {

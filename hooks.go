@@ -51,7 +51,7 @@ func (tx *Tx) register(add func(*hooks)) bool {
 	tx.session.mu.Lock()
 	defer tx.session.mu.Unlock()
 	for level := tx; level != nil && !level.undone; level = level.parent {
-		if level.ended == "" {
+		if !level.decided {
 			add(&level.hooks)
 			return true
 		}

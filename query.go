@@ -3,6 +3,7 @@ package thole
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"runtime"
 
 	"github.com/jmoiron/sqlx"
@@ -59,9 +60,19 @@ type queries struct {
 	in *Tx // nil for a DB
 }
 
+// noContext stands in for a ctx that is nil: nothing is sent.
+var noContext = func() context.Context {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	cancel(errors.New("ctx is nil"))
+	return ctx
+}()
+
 // at is where a statement with ctx runs: in the session, in the one that ctx
 // carries, or outside any. The caller calls done when it has the result.
 func (q *queries) at(ctx context.Context) (views *sqlx.DB, through context.Context, done func()) {
+	if ctx == nil {
+		ctx = noContext // database/sql would panic with its lock held
+	}
 	tx := q.in
 	if tx == nil {
 		tx = q.on.current(ctx)
@@ -179,4 +190,4 @@ func (tx *Tx) Sqlx() *sqlx.Tx {
 
 // Sqlx is the database as a *sqlx.DB, for code that takes one. What has a ctx
 // with a session runs in it; a transaction begun on it is a session of its own.
-func (db *DB) Sqlx() *sqlx.DB { return db.sqlx }
+func (db *DB) Sqlx() *sqlx.DB { return db.view }

@@ -17,6 +17,7 @@ type rows struct {
 
 	mu     sync.Mutex // database/sql may close them while they are shut
 	closed bool
+	read   bool // to the end
 }
 
 // Next reads a row. A failure in the middle makes the session fail on both
@@ -27,13 +28,22 @@ func (r *rows) Next(dest []driver.Value) error {
 	if r.closed {
 		return r.st.tx.whyDone()
 	}
-	err := r.st.ctx.Err()
+	var err error
+	if r.st.tx != nil {
+		err = r.st.ctx.Err()
+	}
 	if err == nil {
 		err = r.Rows.Next(dest)
 	}
-	if err == nil || err == io.EOF { //nolint:errorlint // the contract of driver.Rows
+	r.read = err == io.EOF //nolint:errorlint // the contract of driver.Rows
+	if err == nil || r.read {
 		return err
 	}
+	return r.cut(err)
+}
+
+// cut is a failure before the last row.
+func (r *rows) cut(err error) error {
 	failed := r.st.failed(err)
 	if r.st.tx != nil {
 		r.st.tx.abort(engine.AbortsLevel, because(ErrTxAborted, failed, "session can't go on"))
@@ -53,6 +63,9 @@ func (r *rows) Close() error {
 	if err := r.Rows.Close(); err != nil {
 		return r.st.failed(err)
 	}
+	if err := r.st.ctx.Err(); err != nil && !r.read && r.st.tx != nil {
+		return r.cut(err)
+	}
 	return nil
 }
 
@@ -67,24 +80,22 @@ func (r *rows) shut() {
 	_ = r.Close() // the session fails anyway
 }
 
-// HasNextResultSet, NextResultSet and the methods for column types are the
-// driver's, where it has them.
-func (r *rows) HasNextResultSet() bool {
-	sets, ok := r.Rows.(driver.RowsNextResultSet)
-	return ok && sets.HasNextResultSet()
-}
-
-// NextResultSet goes on to the next result.
-func (r *rows) NextResultSet() error {
-	if sets, ok := r.Rows.(driver.RowsNextResultSet); ok {
-		return sets.NextResultSet()
+// Columns are the names of the columns; none any more once the rows are closed,
+// when the connection may be somebody else's.
+func (r *rows) Columns() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return nil
 	}
-	return io.EOF
+	return r.Rows.Columns()
 }
 
 // ColumnTypeScanType is a Go type that the column can be scanned into.
 func (r *rows) ColumnTypeScanType(column int) reflect.Type {
-	if types, ok := r.Rows.(driver.RowsColumnTypeScanType); ok {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if types, ok := r.Rows.(driver.RowsColumnTypeScanType); ok && !r.closed {
 		return types.ColumnTypeScanType(column)
 	}
 	return reflect.TypeFor[any]()
@@ -92,7 +103,9 @@ func (r *rows) ColumnTypeScanType(column int) reflect.Type {
 
 // ColumnTypeDatabaseTypeName is the engine's name of the column's type.
 func (r *rows) ColumnTypeDatabaseTypeName(column int) string {
-	if types, ok := r.Rows.(driver.RowsColumnTypeDatabaseTypeName); ok {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if types, ok := r.Rows.(driver.RowsColumnTypeDatabaseTypeName); ok && !r.closed {
 		return types.ColumnTypeDatabaseTypeName(column)
 	}
 	return ""
@@ -100,7 +113,9 @@ func (r *rows) ColumnTypeDatabaseTypeName(column int) string {
 
 // ColumnTypeLength is the length of a column of variable length.
 func (r *rows) ColumnTypeLength(column int) (int64, bool) {
-	if types, ok := r.Rows.(driver.RowsColumnTypeLength); ok {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if types, ok := r.Rows.(driver.RowsColumnTypeLength); ok && !r.closed {
 		return types.ColumnTypeLength(column)
 	}
 	return 0, false
@@ -108,7 +123,9 @@ func (r *rows) ColumnTypeLength(column int) (int64, bool) {
 
 // ColumnTypeNullable says whether the column may be null.
 func (r *rows) ColumnTypeNullable(column int) (nullable, known bool) {
-	if types, ok := r.Rows.(driver.RowsColumnTypeNullable); ok {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if types, ok := r.Rows.(driver.RowsColumnTypeNullable); ok && !r.closed {
 		return types.ColumnTypeNullable(column)
 	}
 	return false, false
@@ -116,7 +133,9 @@ func (r *rows) ColumnTypeNullable(column int) (nullable, known bool) {
 
 // ColumnTypePrecisionScale is that of a decimal column.
 func (r *rows) ColumnTypePrecisionScale(column int) (precision, scale int64, ok bool) {
-	if types, ok := r.Rows.(driver.RowsColumnTypePrecisionScale); ok {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if types, ok := r.Rows.(driver.RowsColumnTypePrecisionScale); ok && !r.closed {
 		return types.ColumnTypePrecisionScale(column)
 	}
 	return 0, 0, false

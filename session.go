@@ -105,7 +105,11 @@ func (db *DB) run(ctx context.Context, opts SessionOptions, fn func(tx *Tx) erro
 		if err == nil {
 			return nil
 		}
-		if attempt >= opts.attempts(err) || !pause(ctx, attempt) {
+		most := opts.attempts(err)
+		if most == 1 {
+			return err
+		}
+		if attempt >= most || !pause(ctx, attempt) {
 			return gaveUp(err, attempt, time.Since(info.Began))
 		}
 	}

@@ -1,6 +1,7 @@
 package thole
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"sync"
@@ -36,6 +37,7 @@ type Tx struct {
 	aborted *Error // why the level can't be kept
 	ended   string // how it ended; "" while it can be used
 	cause   error  // why it was rolled back
+	decided bool   // nothing is registered with it any more
 	undone  bool   // it has ended, and what it did is rolled back
 }
 
@@ -53,7 +55,6 @@ type session struct {
 	broken *Error     // why nothing but rolling back is left
 	undone []func()   // OnRollback hooks of nested sessions that were rolled back
 
-	over      bool
 	committed bool
 }
 
@@ -119,6 +120,7 @@ func (db *DB) begin(ctx context.Context, opts SessionOptions, info *engine.Info,
 
 // open opens a session nested in tx.
 func (tx *Tx) open(ctx context.Context, opts SessionOptions) (*Tx, error) {
+	opts.Isolation, opts.Deferrable = tx.opts.Isolation, tx.opts.Deferrable // what it has, whatever it asked for
 	inner := &Tx{db: tx.db, session: tx.session, parent: tx, opts: opts, caller: engine.Here()}
 	inner.queries = queries{on: tx.db, in: inner}
 	if err := tx.push(inner); err != nil {
@@ -319,11 +321,14 @@ func (tx *Tx) close() (why error, open bool) {
 	why = tx.unkept()
 	tx.ended = "it is ending"
 	for level := s.top; level != tx; level = level.parent {
-		level.shutBy(tx)
+		level.ended = cmp.Or(level.ended, aroundEnded)
 	}
 	s.waitIdle()
-	if s.over {
+	if !s.has(tx) { // the level around it was quicker
 		return tx.doneError(), false
+	}
+	for level := s.top; level != tx; level = level.parent {
+		level.shutBy(tx)
 	}
 	inside := s.top
 	s.top, s.use = tx, &statement{query: "the end of the session"}
@@ -335,19 +340,28 @@ func (tx *Tx) close() (why error, open bool) {
 		stmt.drop()
 	}
 	if view != nil {
-		_ = view.Rollback() // ends the view alone
+		go func() { _ = view.Rollback() }() // ends the view alone; who still holds a row of it makes it wait
 	}
 	return why, true
+}
+
+const aroundEnded = "the one around it has ended"
+
+// has reports whether the level is among those that are open. The caller holds
+// s.mu.
+func (s *session) has(tx *Tx) bool {
+	for level := s.top; level != nil; level = level.parent {
+		if level == tx {
+			return true
+		}
+	}
+	return false
 }
 
 // shutBy ends the use of a level, left open in another goroutine, whose outer
 // one ends. The caller holds session.mu.
 func (tx *Tx) shutBy(outer *Tx) {
-	if tx.ended != "" {
-		return
-	}
-	tx.ended = "the one around it has ended"
-	tx.undone = true
+	tx.ended, tx.undone, tx.decided = aroundEnded, true, true
 	tx.session.undone = append(tx.session.undone, tx.rollbackHooks(outer, tx.doneError())...)
 }
 
@@ -451,6 +465,7 @@ func (s *session) isBroken() bool {
 func (tx *Tx) handOver(cause error) {
 	s, outer := tx.session, tx.parent
 	s.mu.Lock()
+	tx.decided = true
 	if cause == nil {
 		outer.hooks.add(tx.hooks)
 		tx.ended = "it has ended"
@@ -458,8 +473,9 @@ func (tx *Tx) handOver(cause error) {
 		tx.ended, tx.cause, tx.undone = "it was rolled back", cause, true
 		s.undone = append(s.undone, tx.rollbackHooks(outer, cause)...)
 	}
+	s.top, s.use = outer, nil
+	s.idle.Broadcast()
 	s.mu.Unlock()
-	s.release(outer)
 }
 
 // commit commits the outermost session and runs what waits for it.
@@ -514,7 +530,7 @@ func (tx *Tx) rolledBack(cause error) {
 func (tx *Tx) finish(outcome Outcome, how string, cause error) {
 	s := tx.session
 	s.mu.Lock()
-	s.over, s.committed = true, outcome == Committed
+	s.committed, tx.decided = outcome == Committed, true
 	tx.ended, tx.cause, tx.undone = how, cause, outcome == RolledBack
 	s.mu.Unlock()
 	s.release(nil)

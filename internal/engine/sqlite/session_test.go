@@ -210,6 +210,7 @@ func TestErrors(t *testing.T) {
 		}},
 		{"DROP INDEX low; INSERT INTO t (b) VALUES ('y')", nil, engine.Error{
 			Kind: engine.ErrUnique, Code: "SQLITE_CONSTRAINT_UNIQUE", Table: "t", Column: "b, c", Message: "UNIQUE constraint failed: t.b, t.c",
+			Aborts: engine.AbortsLevel, // the index is gone already
 		}},
 		{"INSERT INTO t (id) VALUES (1)", nil, engine.Error{
 			Kind: engine.ErrUnique, Code: "SQLITE_CONSTRAINT_PRIMARYKEY", Table: "t", Column: "id", Message: "UNIQUE constraint failed: t.id",

@@ -58,6 +58,9 @@ func (s *stmt) ExecContext(ctx context.Context, args []driver.NamedValue) (drive
 	if err != nil {
 		return nil, s.failed(ctx, err)
 	}
+	if result == nil { // the text has no statement
+		return driver.RowsAffected(0), nil
+	}
 	return result, nil
 }
 
@@ -106,6 +109,8 @@ func (s *stmt) failed(ctx context.Context, err error) error {
 		// An interrupted write would have ended the transaction. This one was through when the
 		// driver saw that ctx has ended, and what it did mustn't be committed.
 		e.Aborts = engine.AbortsLevel
+	case !s.conn.queryOnly && isScript(s.text) && !reads(s.text):
+		e.Aborts = engine.AbortsLevel // the statements before the one that failed have happened
 	}
 	quotes := e.Code == codes[sqlite3.SQLITE_ERROR] || e.Code == codes[sqlite3.SQLITE_CANTOPEN]
 	if quotes && (s.hasArgs || !isScript(s.text)) {
