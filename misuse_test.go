@@ -45,7 +45,7 @@ func TestRowsAfterEnd(t *testing.T) {
 	dbtest.EachDatabase(t, func(t *testing.T, db *thole.DB) {
 		var rows *sql.Rows
 		err := db.WithSession(t.Context(), func(tx *thole.Tx) (err error) {
-			rows, err = tx.QueryContext(t.Context(), "select 1 as one, 'x' as two") //nolint:sqlclosecheck // left open
+			rows, err = tx.QueryContext(t.Context(), "select 1 as one, 'x' as two") //nolint:sqlclosecheck,rowserrcheck // left open
 			return err
 		})
 		if !errors.Is(err, thole.ErrRowsOpen) {
