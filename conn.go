@@ -18,17 +18,17 @@ import (
 )
 
 // This file and rows.go stand between database/sql, whose Rows, Row and Stmt the
-// query methods return and sqlx scans, and the engine: one *sql.DB over
-// connections that are nothing by themselves. A connection belongs to the
-// session that the ctx carries; without one it takes the engine's connection
-// for statements outside a session. It is never kept idle, and it never says
-// driver.ErrBadConn, upon which database/sql would run a statement again.
+// query methods return and sqlx scans, and the engine: a *sql.DB over
+// connections that are nothing by themselves. With its first statement a
+// connection becomes that of the session which the ctx carries; without one it
+// takes the engine's for statements outside a session. It is used once, and
+// never says driver.ErrBadConn, upon which database/sql would run a statement
+// again.
 
 // connector makes connections for database/sql.
 type connector struct{ db *DB }
 
-// Connect gives the connection of the session that ctx carries, or one for
-// statements outside a session, which takes nothing before the first.
+// Connect gives a connection, which takes nothing before its first statement.
 func (c *connector) Connect(context.Context) (driver.Conn, error) {
 	return &conn{db: c.db}, nil
 }

@@ -32,7 +32,7 @@ type Tx struct {
 
 	// Guarded by session.mu.
 	hooks   hooks
-	stmts   map[*stmt]struct{} // prepared and not closed
+	stmts   map[*stmt]struct{} // prepared; their end is the level's
 	view    *sqlx.Tx
 	aborted *Error // why the level can't be kept
 	ended   string // how it ended; "" while it can be used

@@ -1,6 +1,6 @@
 // Package conformance holds an engine against what must hold of sessions. Each
 // subtest is named after the sentence that it tests; the list stands in
-// CONTRIBUTING. A difference between the engines is named in the test.
+// README.md here. A difference between the engines is named in the test.
 package conformance
 
 import (

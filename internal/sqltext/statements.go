@@ -25,6 +25,17 @@ func Statements(d Dialect, query string) iter.Seq[Statement] {
 	}
 }
 
+// IsScript reports whether query has more than one statement.
+func IsScript(d Dialect, query string) bool {
+	statements := 0
+	for range Statements(d, query) {
+		if statements++; statements > 1 {
+			return true
+		}
+	}
+	return false
+}
+
 // splitter reads a text statement by statement.
 type splitter struct {
 	lexer lexer

@@ -158,3 +158,16 @@ func checkEmpty(t *testing.T, d Dialect, text string) {
 		}
 	}
 }
+
+func TestIsScript(t *testing.T) {
+	t.Parallel()
+	for query, want := range map[string]bool{
+		"": false, "-- a; b": false, "select 1;": false, "select ';'": false, "; select 1 ;; -- end": false, "select 1; select 2": true,
+	} {
+		for _, d := range []Dialect{SQLite, Postgres} {
+			if got := IsScript(d, query); got != want {
+				t.Errorf("dialect %d: IsScript(%q) = %v, want %v", d, query, got, want)
+			}
+		}
+	}
+}

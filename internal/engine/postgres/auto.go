@@ -21,7 +21,7 @@ var _ engine.AutoConn = (*auto)(nil)
 // they are one transaction
 // (https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-MULTI-STATEMENT).
 func (a *auto) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
-	if len(args) > 0 || isScript(query) {
+	if len(args) > 0 || sqltext.IsScript(sqltext.Postgres, query) {
 		return a.conn.ExecContext(ctx, query, args)
 	}
 	if err := a.start(ctx, query); err != nil {
@@ -37,17 +37,6 @@ func (a *auto) ExecContext(ctx context.Context, query string, args []driver.Name
 		return nil, err
 	}
 	return a.result(rows.CommandTag()), nil
-}
-
-// isScript reports whether a text has more than one statement.
-func isScript(text string) bool {
-	statements := 0
-	for range sqltext.Statements(sqltext.Postgres, text) {
-		if statements++; statements > 1 {
-			return true
-		}
-	}
-	return false
 }
 
 // Failed implements [engine.Conn]. A statement that was sent and not answered

@@ -6,7 +6,6 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
-	"log/slog"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -25,7 +24,6 @@ const endTimeout = 5 * time.Second
 type conn struct {
 	std *stdlib.Conn // runs queries: its rows convert values for database/sql
 	pgx *pgx.Conn    // runs everything else: its errors keep their cause
-	log *slog.Logger
 
 	// Of the statement that ran last.
 	query string

@@ -161,7 +161,7 @@ func (e *Engine) connect(ctx context.Context) (*conn, error) {
 	switch {
 	case err == nil:
 		std := d.(*stdlib.Conn)
-		return &conn{std: std, pgx: std.Conn(), log: e.env.Log}, nil
+		return &conn{std: std, pgx: std.Conn()}, nil
 	case e.closing.Load():
 		return nil, errClosed
 	case ctx.Err() != nil:

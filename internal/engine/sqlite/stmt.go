@@ -10,6 +10,7 @@ import (
 	sqlite3 "modernc.org/sqlite/lib"
 
 	"github.com/tholedb/thole/internal/engine"
+	"github.com/tholedb/thole/internal/sqltext"
 )
 
 // stmt is a prepared statement of one connection. Its errors are explained.
@@ -109,11 +110,11 @@ func (s *stmt) failed(ctx context.Context, err error) error {
 		// An interrupted write would have ended the transaction. This one was through when the
 		// driver saw that ctx has ended, and what it did mustn't be committed.
 		e.Aborts = engine.AbortsLevel
-	case !s.conn.queryOnly && isScript(s.text) && !reads(s.text):
+	case !s.conn.queryOnly && sqltext.IsScript(sqltext.SQLite, s.text) && !reads(s.text):
 		e.Aborts = engine.AbortsLevel // the statements before the one that failed have happened
 	}
 	quotes := e.Code == codes[sqlite3.SQLITE_ERROR] || e.Code == codes[sqlite3.SQLITE_CANTOPEN]
-	if quotes && (s.hasArgs || !isScript(s.text)) {
+	if quotes && (s.hasArgs || !sqltext.IsScript(sqltext.SQLite, s.text)) {
 		e.Message = withoutValue(e.Message) // in a script it is rather the text that is wrong
 	}
 	return e

@@ -94,21 +94,12 @@ func firstWord(query string) string {
 
 // standsAlone reports whether a text is a statement that doesn't run in a transaction, or does nothing there.
 func standsAlone(query string) bool {
-	return (firstWord(query) == "PRAGMA" || changesConnection(query)) && !isScript(query)
+	return (firstWord(query) == "PRAGMA" || changesConnection(query)) && !sqltext.IsScript(sqltext.SQLite, query)
 }
 
 // changesConnection reports whether a text is one that a reader would run too, but shouldn't.
 func changesConnection(query string) bool {
 	return slices.Contains([]string{"ATTACH", "DETACH", "VACUUM"}, firstWord(query))
-}
-
-// isScript reports whether a text has several statements.
-func isScript(query string) bool {
-	n := 0
-	for range sqltext.Statements(sqltext.SQLite, query) {
-		n++
-	}
-	return n > 1
 }
 
 // reads reports whether all that a text does is read.
