@@ -73,7 +73,7 @@ func (e *Engine) open(ctx context.Context) error {
 var creating sync.Mutex
 
 // create makes an empty file for its owner only, which SQLite's -wal and -shm follow, and the folders above it. It
-// doesn't open a file that exists.
+// doesn't open a file that exists, also behind a link.
 func create(path string) error {
 	creating.Lock()
 	defer creating.Unlock()
@@ -82,7 +82,10 @@ func create(path string) error {
 	}
 	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, fs.ErrExist) {
-		return nil
+		if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		file, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600) // the link leads to no file yet
 	}
 	if err != nil {
 		return fmt.Errorf("create file: %w", err)

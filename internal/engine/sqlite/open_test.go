@@ -357,3 +357,22 @@ func TestOpenWaitsToSwitchToWAL(t *testing.T) {
 		t.Errorf("Open: got %v, want no error", err)
 	}
 }
+
+// TestOpenBehindLink makes the file that a link leads to, for its owner only.
+func TestOpenBehindLink(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	file, link := filepath.Join(dir, "real.db"), filepath.Join(dir, "link.db")
+	if err := os.Symlink(file, link); err != nil {
+		t.Skip(err) // Windows asks for a privilege
+	}
+	e, err := Open(t.Context(), Config{Path: link}, quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close(t.Context())
+	info, err := os.Stat(file)
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("got mode %v and error %v, want 0600", info, err)
+	}
+}

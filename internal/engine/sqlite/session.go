@@ -100,7 +100,7 @@ func (e *Engine) BeginMigration(ctx context.Context) (engine.Session, error) {
 
 // ExecContext implements [engine.Conn].
 func (s *session) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
-	if err := s.gone(); err != nil {
+	if err := s.refused(query); err != nil {
 		return nil, err
 	}
 	return s.conn.exec(ctx, query, args)
@@ -108,7 +108,7 @@ func (s *session) ExecContext(ctx context.Context, query string, args []driver.N
 
 // QueryContext implements [engine.Conn].
 func (s *session) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
-	if err := s.gone(); err != nil {
+	if err := s.refused(query); err != nil {
 		return nil, err
 	}
 	r, err := s.conn.query(ctx, query, args)
@@ -120,7 +120,7 @@ func (s *session) QueryContext(ctx context.Context, query string, args []driver.
 
 // PrepareContext implements [engine.Conn].
 func (s *session) PrepareContext(ctx context.Context, query string) (driver.Stmt, error) {
-	if err := s.gone(); err != nil {
+	if err := s.refused(query); err != nil {
 		return nil, err
 	}
 	prepared, err := s.conn.prepare(ctx, query)
@@ -159,6 +159,20 @@ func (s *session) Failed(ctx context.Context, err error) *engine.Error {
 		s.failed = e
 	}
 	return e
+}
+
+// refused returns the error of a text that can't run in the session.
+func (s *session) refused(query string) error {
+	if err := s.gone(); err != nil {
+		return err
+	}
+	if word := changesConnectionIn(query); word != "" {
+		return &engine.Error{
+			Message: word + " can't run in a session; run it on the DB, outside one",
+			Err:     errors.ErrUnsupported,
+		}
+	}
+	return nil
 }
 
 // gone returns an error when SQLite itself has ended the transaction, or nil. What ran nevertheless would commit by

@@ -245,11 +245,12 @@ func TestErrors(t *testing.T) {
 		{"SELECT * FROM words WHERE words MATCH ?", []any{`"` + secret}, engine.Error{Code: "SQLITE_ERROR", Message: "unterminated string"}},
 		{"SELECT * FROM words WHERE words MATCH ?", []any{"a " + secret + " ,"}, engine.Error{Code: "SQLITE_ERROR", Message: "fts5: syntax error near"}},
 		{"SELECT * FROM words WHERE words MATCH ?", []any{secret + ":a"}, engine.Error{Code: "SQLITE_ERROR", Message: "no such column"}},
-		{"ATTACH ? AS other", []any{"/nowhere/" + secret}, engine.Error{Code: "SQLITE_CANTOPEN", Message: "unable to open database"}},
+		{"ATTACH ? AS other", []any{"/nowhere/" + secret}, engine.Error{Message: "ATTACH can't run in a session; run it on the DB, outside one"}},
+		{"SELECT 1; detach other", nil, engine.Error{Message: "DETACH can't run in a session; run it on the DB, outside one"}},
 		{"SELECT zeroblob(99999999999)", nil, engine.Error{Code: "SQLITE_TOOBIG", Message: "string or blob too big"}},
 		{"SELECT 1;\x00DROP TABLE t", nil, engine.Error{Message: "read statement: it has a NUL byte, behind which SQLite would read nothing"}},
 		{"SELECT ?", nil, engine.Error{Message: "missing argument with index 1"}},
-		{"VACUUM", nil, engine.Error{Code: "SQLITE_ERROR", Message: "cannot VACUUM from within a transaction"}},
+		{"VACUUM", nil, engine.Error{Message: "VACUUM can't run in a session; run it on the DB, outside one"}},
 	}
 	for _, test := range tests {
 		got := fails(t, s, test.query, test.args...)

@@ -97,6 +97,17 @@ func standsAlone(query string) bool {
 	return (firstWord(query) == "PRAGMA" || changesConnection(query)) && !sqltext.IsScript(sqltext.SQLite, query)
 }
 
+// changesConnectionIn returns the first word of a statement in the text that is for a connection, or for the file, and
+// not for a transaction: what it did would outlive that, or it fails there. "" is none.
+func changesConnectionIn(query string) string {
+	for stmt := range sqltext.Statements(sqltext.SQLite, query) {
+		if changesConnection(stmt.Text) {
+			return firstWord(stmt.Text)
+		}
+	}
+	return ""
+}
+
 // changesConnection reports whether a text is one that a reader would run too, but shouldn't.
 func changesConnection(query string) bool {
 	return slices.Contains([]string{"ATTACH", "DETACH", "VACUUM"}, firstWord(query))
