@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"database/sql/driver"
+	"errors"
 
 	"github.com/jackc/pgx/v5"
 
@@ -17,12 +18,13 @@ var _ engine.AutoConn = (*auto)(nil)
 
 // ExecContext implements [driver.ExecerContext]. Where [conn.ExecContext] would
 // use the simple protocol this uses the extended one, whose errors can be
-// believed. That takes one statement; several go by the simple protocol, where
-// they are one transaction
-// (https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-MULTI-STATEMENT).
+// believed.
 func (a *auto) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
-	if len(args) > 0 || sqltext.IsScript(sqltext.Postgres, query) {
+	switch {
+	case len(args) > 0:
 		return a.conn.ExecContext(ctx, query, args)
+	case sqltext.IsScript(sqltext.Postgres, query):
+		return a.execScript(ctx, query)
 	}
 	if err := a.start(ctx, query); err != nil {
 		return nil, err
@@ -39,10 +41,49 @@ func (a *auto) ExecContext(ctx context.Context, query string, args []driver.Name
 	return a.result(rows.CommandTag()), nil
 }
 
+// execScript runs several statements in a transaction of their own, so that they
+// happen together or not at all, and nothing of them before COMMIT is sent.
+func (a *auto) execScript(ctx context.Context, query string) (driver.Result, error) {
+	if err := a.run(ctx, "begin"); err != nil {
+		return nil, err
+	}
+	if err := a.start(ctx, query); err != nil {
+		return nil, err
+	}
+	result, err := a.script(ctx, query)
+	if a.controlled {
+		return nil, errControlled
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTimeout)
+	defer cancel()
+	if err != nil {
+		_, _ = a.end(ctx, "rollback") // a connection on which that fails is closed, and nothing was committed
+		return nil, err
+	}
+	a.sent = true
+	tag, err := a.end(ctx, "commit")
+	if _, failed := (reply{tag: tag, err: err}).outcome(); failed != nil {
+		return nil, failed
+	}
+	return result, nil
+}
+
 // Failed implements [engine.Conn]. A statement that was sent and not answered
-// may be committed.
+// may be committed. One whose rows are cut short has told by its end what became
+// of it.
 func (a *auto) Failed(ctx context.Context, err error) *engine.Error {
+	if rows := a.rows; rows != nil && isContext(err) {
+		a.rows = nil
+		closing := rows.Close()
+		if closing == nil {
+			return unknownBy(byContext(ctx, &engine.Error{Message: "the statement had ended before its rows were read", Err: err}))
+		}
+		err = closing
+	}
 	failed := a.explain(ctx, err)
+	if errors.Is(failed.Kind, engine.ErrCommitUnknown) {
+		return failed
+	}
 	if a.sent && unanswered(err) && (failed.Code != "" || a.pgx.IsClosed()) {
 		return unknownBy(failed)
 	}

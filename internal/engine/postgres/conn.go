@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/tholedb/thole/internal/engine"
+	"github.com/tholedb/thole/internal/sqltext"
 )
 
 // endTimeout bounds what is said to the server on behalf of nobody: a ROLLBACK
@@ -45,8 +46,11 @@ func (c *conn) start(ctx context.Context, query string) error {
 		return errBusy
 	}
 	c.query, c.rows, c.sent = query, nil, false
-	if c.pgx.IsClosed() {
+	switch {
+	case c.pgx.IsClosed():
 		return pgconn.ErrConnClosed
+	case copiesOverConnection(query):
+		return errCopy
 	}
 	return ctx.Err()
 }
@@ -67,12 +71,37 @@ func (c *conn) ExecContext(ctx context.Context, query string, named []driver.Nam
 		return nil, err
 	}
 	c.sent, c.used = true, true
+	if len(named) == 0 && sqltext.IsScript(sqltext.Postgres, query) {
+		return c.script(ctx, query)
+	}
 	args := values(named)
 	tag, err := c.pgx.Exec(ctx, query, args...)
 	if err != nil {
 		return nil, c.blame(ctx, args, err)
 	}
 	return c.result(tag), nil
+}
+
+// script executes several statements by the simple protocol, and looks at what
+// each of them says it was: pgx would keep the last only. The result is that of
+// the last.
+func (c *conn) script(ctx context.Context, query string) (result driver.Result, err error) {
+	var last pgconn.CommandTag
+	if tracer := c.pgx.Config().Tracer; tracer != nil {
+		ctx = tracer.TraceQueryStart(ctx, c.pgx, pgx.TraceQueryStartData{SQL: query})
+		defer func() {
+			tracer.TraceQueryEnd(ctx, c.pgx, pgx.TraceQueryEndData{CommandTag: last, Err: err})
+		}()
+	}
+	results := c.pgx.PgConn().Exec(ctx, query)
+	for results.NextResult() {
+		last, _ = results.ResultReader().Close() // its error comes again
+		result = c.result(last)
+	}
+	if err := results.Close(); err != nil {
+		return nil, err
+	}
+	return result, nil
 }
 
 func (c *conn) result(tag pgconn.CommandTag) driver.Result {
@@ -190,6 +219,10 @@ func (c *conn) explain(ctx context.Context, err error) *engine.Error {
 			Aborts:  engine.AbortsSession,
 			Err:     c.lost.Err,
 		}
+	}
+	if told, ok := errors.AsType[*engine.Error](err); ok {
+		own := *told
+		return &own
 	}
 	failed := explain(err, c.query)
 	if ctx.Err() != nil && (failed.Code == "" || failed.Code == queryCanceled) {

@@ -16,6 +16,10 @@ import (
 	"github.com/tholedb/thole/internal/engine"
 )
 
+// activeTransaction is the SQLSTATE of what can't run in a transaction, or only
+// at its beginning.
+const activeTransaction = "25001"
+
 // queryCanceled is the SQLSTATE of statement_timeout, of a cancel that a context
 // sent, and of pg_cancel_backend.
 const queryCanceled = "57014"
@@ -29,23 +33,24 @@ type meaning struct {
 //
 // https://www.postgresql.org/docs/current/errcodes-appendix.html
 var meanings = map[string]meaning{
-	"23502":       {engine.ErrNotNull, engine.RetryNever},
-	"23503":       {engine.ErrForeignKey, engine.RetryNever},
-	"23505":       {engine.ErrUnique, engine.RetryNever},
-	"23514":       {engine.ErrCheck, engine.RetryNever},
-	"23P01":       {engine.ErrExclusion, engine.RetryNever},
-	"25006":       {engine.ErrReadOnly, engine.RetryNever},
-	"25P02":       {engine.ErrTxAborted, engine.RetryNever},
-	"25P03":       {engine.ErrConnLost, engine.RetryAsked},
-	"25P04":       {engine.ErrConnLost, engine.RetryAsked},
-	"40001":       {engine.ErrSerialization, engine.RetryAsked},
-	"40P01":       {engine.ErrDeadlock, engine.RetryAsked},
-	"55P03":       {engine.ErrLocked, engine.RetryAsked},
-	queryCanceled: {engine.ErrTimeout, engine.RetryNever},
-	"57P01":       {engine.ErrConnLost, engine.RetryAsked},
-	"57P02":       {engine.ErrConnLost, engine.RetryAsked},
-	"57P03":       {engine.ErrConnLost, engine.RetryAsked},
-	"57P05":       {engine.ErrConnLost, engine.RetryAsked},
+	"23502":           {engine.ErrNotNull, engine.RetryNever},
+	"23503":           {engine.ErrForeignKey, engine.RetryNever},
+	"23505":           {engine.ErrUnique, engine.RetryNever},
+	"23514":           {engine.ErrCheck, engine.RetryNever},
+	"23P01":           {engine.ErrExclusion, engine.RetryNever},
+	activeTransaction: {errors.ErrUnsupported, engine.RetryNever},
+	"25006":           {engine.ErrReadOnly, engine.RetryNever},
+	"25P02":           {engine.ErrTxAborted, engine.RetryNever},
+	"25P03":           {engine.ErrConnLost, engine.RetryAsked},
+	"25P04":           {engine.ErrConnLost, engine.RetryAsked},
+	"40001":           {engine.ErrSerialization, engine.RetryAsked},
+	"40P01":           {engine.ErrDeadlock, engine.RetryAsked},
+	"55P03":           {engine.ErrLocked, engine.RetryAsked},
+	queryCanceled:     {engine.ErrTimeout, engine.RetryNever},
+	"57P01":           {engine.ErrConnLost, engine.RetryAsked},
+	"57P02":           {engine.ErrConnLost, engine.RetryAsked},
+	"57P03":           {engine.ErrConnLost, engine.RetryAsked},
+	"57P05":           {engine.ErrConnLost, engine.RetryAsked},
 }
 
 // explain says what an error of pgx means by itself. query is the text of the
@@ -56,16 +61,29 @@ func explain(err error, query string) *engine.Error {
 		return &engine.Error{Message: describe(err), Err: err}
 	}
 	m := meaningOf(pg)
+	message := withoutValues(pg, query)
+	if pg.Code == activeTransaction {
+		message += adviceOn(query)
+	}
 	return &engine.Error{
 		Kind:       m.kind,
 		Code:       pg.Code,
 		Constraint: pg.ConstraintName,
 		Table:      pg.TableName,
 		Column:     pg.ColumnName,
-		Message:    withoutValues(pg, query),
+		Message:    message,
 		Retry:      m.retry,
 		Err:        err,
 	}
+}
+
+// adviceOn says what to do instead of a statement that a transaction can't have
+// where it stands.
+func adviceOn(query string) string {
+	if equalFold(firstWord(query), "set") {
+		return "; set it with the options of the session"
+	}
+	return "; run it on the DB, outside a session"
 }
 
 func meaningOf(pg *pgconn.PgError) meaning {
