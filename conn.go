@@ -83,6 +83,8 @@ type conn struct {
 	db   *DB
 	tx   *Tx             // the session it belongs to, or nil
 	auto engine.AutoConn // outside a session, once there was a statement
+
+	closing sync.Once
 }
 
 var _ interface {
@@ -109,6 +111,9 @@ func (c *conn) engineConn(ctx context.Context) (engine.Conn, error) {
 		return c.tx.session.inner, nil
 	}
 	if c.auto == nil {
+		if c.db.isClosed() {
+			return nil, failure(ErrClosed, "run statement: the database is closed")
+		}
 		auto, err := c.db.engine.Conn(ctx)
 		if err != nil {
 			return nil, err
@@ -118,12 +123,12 @@ func (c *conn) engineConn(ctx context.Context) (engine.Conn, error) {
 	return c.auto, nil
 }
 
-// Close gives back what the connection took.
-func (c *conn) Close() error {
-	if c.auto == nil {
-		return nil
+// Close gives back what the connection took. It may be called again.
+func (c *conn) Close() (err error) {
+	if c.auto != nil {
+		c.closing.Do(func() { err = c.auto.Close() })
 	}
-	return c.auto.Close()
+	return err
 }
 
 // IsValid keeps database/sql from giving the connection to another statement.
@@ -193,7 +198,23 @@ func (c *conn) query(ctx context.Context, query string, args []driver.NamedValue
 	if err != nil {
 		return nil, st.failed(err)
 	}
-	return st.keep(got), nil
+	kept := st.keep(got)
+	if c.tx == nil {
+		c.expire(kept)
+	}
+	return kept, nil
+}
+
+// expire closes rows outside a session when their ctx ends, and gives back what
+// they hold: they may have been forgotten.
+func (c *conn) expire(r *rows) {
+	release := r.st.cancel
+	stop := context.AfterFunc(r.st.ctx, func() {
+		if r.expire() {
+			_ = c.Close()
+		}
+	})
+	r.st.cancel = func() { stop(); release() }
 }
 
 // Prepare is never called: there is PrepareContext.
@@ -255,10 +276,18 @@ func (c *conn) start(ctx context.Context, query string) (*statement, error) {
 	conn, err := c.engineConn(ctx)
 	if err != nil {
 		defer st.end()
-		return nil, st.db.explained(err, query)
+		return nil, st.unconnected(err)
 	}
 	st.conn = conn
 	return st, nil
+}
+
+// unconnected is why there is no connection for the statement.
+func (st *statement) unconnected(err error) error {
+	if own, ok := err.(*Error); ok { //nolint:errorlint // what wraps one is the engine's
+		return st.refuse(own)
+	}
+	return st.db.explained(err, st.query)
 }
 
 // read turns the text into the engine's own, and refuses what is the session's
@@ -353,6 +382,16 @@ func (st *statement) failed(err error) error {
 	return failed
 }
 
+// cut explains a failure before the last row, which in a session keeps what
+// the statement did from being committed.
+func (st *statement) cut(err error) error {
+	failed := st.failed(err)
+	if st.tx != nil {
+		st.tx.abort(engine.AbortsLevel, because(ErrTxAborted, failed, "session can't go on"))
+	}
+	return failed
+}
+
 // inProgress says what the session is busy with.
 func (st *statement) inProgress() string {
 	if st.rows != nil {
@@ -413,11 +452,17 @@ func (s *stmt) Exec([]driver.Value) (driver.Result, error) { return nil, driver.
 // Query is never called: there is QueryContext.
 func (s *stmt) Query([]driver.Value) (driver.Rows, error) { return nil, driver.ErrSkip }
 
-// Close gives up what the engine holds for the statement: at once outside a
-// session, else at the session's end, when the connection is idle for sure.
+// Close gives up what the engine holds for the statement, at the end of its
+// level if the session is busy now.
 func (s *stmt) Close() error {
-	if s.conn.tx == nil {
-		s.drop()
+	closing := &statement{tx: s.conn.tx, query: "the end of a prepared statement", cancel: func() {}}
+	if s.conn.tx != nil && closing.claim() != nil {
+		return nil
+	}
+	defer closing.end()
+	s.drop()
+	if s.conn.tx != nil {
+		s.conn.tx.disown(s)
 	}
 	return nil
 }
@@ -437,15 +482,17 @@ func (tx *Tx) own(s *stmt) {
 	tx.stmts[s] = struct{}{}
 }
 
-// whyDone is why the level can't be used any more.
-func (tx *Tx) whyDone() error {
-	if tx == nil {
-		return failure(nil, "read rows: they are closed")
-	}
+// disown forgets a prepared statement that was closed.
+func (tx *Tx) disown(s *stmt) {
 	tx.session.mu.Lock()
 	defer tx.session.mu.Unlock()
-	if tx.ended != "" {
-		return tx.doneError()
+	delete(tx.stmts, s)
+}
+
+// whyClosed is why rows can't be read any more.
+func (st *statement) whyClosed() error {
+	if st.tx != nil && st.tx.isDone() {
+		return st.tx.whyDone()
 	}
 	return failure(nil, "read rows: they are closed")
 }
@@ -459,20 +506,28 @@ func (c *conn) Begin() (driver.Tx, error) {
 // it is a session of its own; inside it is that session, and sends nothing.
 func (c *conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, error) {
 	c.join(ctx)
+	options := SessionOptions{ReadOnly: opts.ReadOnly, Isolation: sql.IsolationLevel(opts.Isolation)}
 	if c.tx != nil {
+		options.ReadOnly = options.ReadOnly || c.tx.opts.ReadOnly // false is what TxOptions say by themselves
+		options.Nested = NestedJoin
+		if err := c.tx.checkNested(options); err != nil {
+			return nil, err
+		}
 		return joined{c.tx}, nil
 	}
-	ctx = original(ctx)
-	options := SessionOptions{ReadOnly: opts.ReadOnly, Isolation: sql.IsolationLevel(opts.Isolation)}.or(c.db.defaults)
+	options = options.or(c.db.defaults)
 	if err := c.db.check(options); err != nil {
 		return nil, err
 	}
-	tx, err := c.db.begin(ctx, options, &engine.Info{Label: options.Label, Caller: engine.Here(), Began: time.Now()}, 1)
+	ctx, cancel := options.bound(original(ctx))
+	info := &engine.Info{Label: options.Label, Caller: engine.Here(), Began: time.Now()}
+	tx, err := c.db.begin(ctx, options, info, 1)
 	if err != nil {
+		cancel()
 		return nil, err
 	}
 	c.tx = tx
-	return &owned{c, tx}, nil
+	return &owned{c, tx, cancel}, nil
 }
 
 // joined is a transaction that is the session's. WithSession ends it.
@@ -498,22 +553,29 @@ func (j joined) refuse(method string) error {
 
 // owned is a session that database/sql began and ends.
 type owned struct {
-	conn *conn
-	tx   *Tx
+	conn   *conn
+	tx     *Tx
+	cancel context.CancelFunc // releases the session's timeout
 }
 
 // Commit commits, and answers as [DB.WithSession] does.
 func (o *owned) Commit() error {
-	defer func() { o.conn.tx = nil }()
+	defer o.leave()
 	return o.tx.end(nil)
 }
 
 // Rollback rolls back.
 func (o *owned) Rollback() error {
-	defer func() { o.conn.tx = nil }()
+	defer o.leave()
 	asked := failure(nil, "Rollback was called")
 	if err := o.tx.end(asked); err != error(asked) { //nolint:errorlint // asked itself is not a failure
 		return err
 	}
 	return nil
+}
+
+// leave takes the connection out of the session.
+func (o *owned) leave() {
+	o.cancel()
+	o.conn.tx = nil
 }

@@ -257,6 +257,12 @@ func (db *DB) awaitSessions(ctx context.Context) error {
 	return because(ErrTimeout, ctx.Err(), "close database: sessions are still open: %s", strings.Join(names, "; "))
 }
 
+func (db *DB) isClosed() bool {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	return db.closed
+}
+
 // enter counts a session in, unless the DB is closed.
 func (db *DB) enter(info *engine.Info) error {
 	db.mu.Lock()

@@ -13,8 +13,8 @@ type hooks struct {
 // were registered before; never, when the session, or the nested one that
 // registered it, is rolled back or its outcome is unknown. f runs on the
 // goroutine of WithSession and before it returns, when the connection is back:
-// f may open sessions, and its ctx has the values of the session's, carries no
-// session and is not cancelled with it. What f does can't change that the
+// f may open sessions, and its ctx has the values of the outermost session's,
+// carries no session and is not cancelled with it. What f does can't change that the
 // session is committed: it deals with its own errors, and a panic in it leaves
 // the other hooks to run and goes on to the caller of WithSession.
 //

@@ -2,6 +2,7 @@ package thole
 
 import (
 	"cmp"
+	"context"
 	"database/sql"
 	"errors"
 	"time"
@@ -52,6 +53,9 @@ type SessionOptions struct {
 
 	// Nested says what the session is inside another. Default:
 	// NestedSavepoint.
+	//
+	// Of [Config.Session], Nested, Label and Timeout hold for nested sessions
+	// too.
 	Nested Nesting
 }
 
@@ -64,7 +68,8 @@ const (
 	NestedSavepoint Nesting = iota
 
 	// NestedJoin makes it a part of the outer session, without a savepoint:
-	// its error makes the outer session fail, whatever fn makes of it.
+	// its error makes the outer session fail, whatever fn makes of it. It can't
+	// be ReadOnly in a session that writes.
 	NestedJoin
 
 	// NestedForbidden makes it an error ([ErrNested]): the session must be the
@@ -84,6 +89,20 @@ func (o SessionOptions) or(defaults SessionOptions) SessionOptions {
 	o.Label = cmp.Or(o.Label, defaults.Label)
 	o.Nested = cmp.Or(o.Nested, defaults.Nested)
 	return o
+}
+
+// inner takes from defaults what o leaves zero and what a nested session can
+// have of its own.
+func (o SessionOptions) inner(defaults SessionOptions) SessionOptions {
+	return o.or(SessionOptions{Timeout: defaults.Timeout, Label: defaults.Label, Nested: defaults.Nested})
+}
+
+// bound is ctx with the end that Timeout sets.
+func (o SessionOptions) bound(ctx context.Context) (context.Context, context.CancelFunc) {
+	if o.Timeout <= 0 {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, o.Timeout)
 }
 
 // check refuses options that have no meaning or that the engine can't honour.
@@ -112,6 +131,8 @@ func (tx *Tx) checkNested(o SessionOptions) error {
 	switch outer := tx.session.info; {
 	case o.Nested == NestedForbidden:
 		return failure(ErrNested, "open session: it must be the outermost, and is inside the %s", outer)
+	case o.Nested == NestedJoin && o.ReadOnly && !tx.opts.ReadOnly:
+		return because(ErrNested, errors.ErrUnsupported, "open session: joined to the %s, which writes, it can't be read-only; use NestedSavepoint", outer)
 	case tx.opts.ReadOnly && !o.ReadOnly:
 		return failure(ErrNested, "open session: it asks to write, inside the read-only %s", outer)
 	case o.Isolation != sql.LevelDefault && asked > given:

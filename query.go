@@ -78,15 +78,16 @@ func (q *queries) at(ctx context.Context) (views *sqlx.DB, through context.Conte
 		tx = q.on.current(ctx)
 	}
 	if tx != nil {
-		ctx = uncancelled{tx.carry(ctx)}
+		ctx = tx.carry(ctx)
 	}
 	views, done = q.on.views()
-	return views, ctx, done
+	return views, uncancelled{ctx}, done
 }
 
 // ExecContext runs a statement that returns no rows. Outside a session it
 // commits by itself; if the connection breaks before the answer comes, the
-// error is [ErrCommitUnknown].
+// error is [ErrCommitUnknown]. Several statements in one text happen together
+// or not at all.
 func (q *queries) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
 	views, ctx, done := q.at(ctx)
 	defer done()
@@ -94,7 +95,9 @@ func (q *queries) ExecContext(ctx context.Context, query string, args ...any) (s
 }
 
 // QueryContext runs a statement that returns rows. They keep a session busy,
-// and outside a session a connection, until they are closed.
+// and outside a session a connection, until they are closed. Outside a session
+// they are closed when ctx ends; where the server had finished the statement by
+// then, the error is [ErrCommitUnknown].
 func (q *queries) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
 	views, ctx, done := q.at(ctx)
 	defer done()
@@ -124,6 +127,8 @@ func (q *queries) QueryRowxContext(ctx context.Context, query string, args ...an
 
 // GetContext scans the first row into dest: a pointer to a struct, whose fields
 // it finds by their db tags, or to a single value. No row is [sql.ErrNoRows].
+// A [sql.Scanner] in dest must not panic: database/sql, which calls it, then
+// waits for ever (Go 1.26).
 func (q *queries) GetContext(ctx context.Context, dest any, query string, args ...any) error {
 	views, ctx, done := q.at(ctx)
 	defer done()
@@ -138,12 +143,13 @@ func (q *queries) SelectContext(ctx context.Context, dest any, query string, arg
 }
 
 // PrepareContext prepares a statement. In a session it lives on the session's
-// connection until the session ends. Outside it is prepared again on each
-// connection that it runs on.
+// connection until it is closed or the session ends. Outside it is prepared
+// again on each connection that it runs on, and when its ctx ends among its
+// rows, the error is database/sql's own, which tells no outcome.
 func (q *queries) PrepareContext(ctx context.Context, query string) (*sql.Stmt, error) {
 	views, ctx, done := q.at(ctx)
 	defer done()
-	if _, inSession := ctx.(uncancelled); !inSession {
+	if q.on.current(original(ctx)) == nil {
 		return views.PrepareContext(ctx, query)
 	}
 	conn, err := views.Conn(ctx)
@@ -189,5 +195,9 @@ func (tx *Tx) Sqlx() *sqlx.Tx {
 }
 
 // Sqlx is the database as a *sqlx.DB, for code that takes one. What has a ctx
-// with a session runs in it; a transaction begun on it is a session of its own.
+// with a session runs in it. A transaction begun on it is a session of its own;
+// inside a session it is that session, which must give what its TxOptions ask
+// for ([ErrNested]), and ends with it. When ctx ends among the rows of a query
+// outside a session, the error is database/sql's own, which tells no outcome:
+// write with RETURNING on the DB itself.
 func (db *DB) Sqlx() *sqlx.DB { return db.view }

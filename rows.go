@@ -6,8 +6,6 @@ import (
 	"reflect"
 	"sync"
 	"time"
-
-	"github.com/tholedb/thole/internal/engine"
 )
 
 // rows are a statement's, as database/sql sees them.
@@ -17,7 +15,8 @@ type rows struct {
 
 	mu     sync.Mutex // database/sql may close them while they are shut
 	closed bool
-	read   bool // to the end
+	read   bool  // to the end
+	cause  error // why they were closed before that, if it is known
 }
 
 // Next reads a row. A failure in the middle makes the session fail on both
@@ -25,13 +24,13 @@ type rows struct {
 func (r *rows) Next(dest []driver.Value) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.closed {
-		return r.st.tx.whyDone()
+	switch {
+	case r.cause != nil:
+		return r.cause
+	case r.closed:
+		return r.st.whyClosed()
 	}
-	var err error
-	if r.st.tx != nil {
-		err = r.st.ctx.Err()
-	}
+	err := r.st.ctx.Err()
 	if err == nil {
 		err = r.Rows.Next(dest)
 	}
@@ -39,22 +38,18 @@ func (r *rows) Next(dest []driver.Value) error {
 	if err == nil || r.read {
 		return err
 	}
-	return r.cut(err)
-}
-
-// cut is a failure before the last row.
-func (r *rows) cut(err error) error {
-	failed := r.st.failed(err)
-	if r.st.tx != nil {
-		r.st.tx.abort(engine.AbortsLevel, because(ErrTxAborted, failed, "session can't go on"))
-	}
-	return failed
+	r.cause = r.st.cut(err)
+	return r.cause
 }
 
 // Close lets the session go on.
 func (r *rows) Close() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	return r.close()
+}
+
+func (r *rows) close() error {
 	if r.closed {
 		return nil
 	}
@@ -64,9 +59,23 @@ func (r *rows) Close() error {
 		return r.st.failed(err)
 	}
 	if err := r.st.ctx.Err(); err != nil && !r.read && r.st.tx != nil {
-		return r.cut(err)
+		return r.st.cut(err)
 	}
 	return nil
+}
+
+// expire closes rows whose ctx has ended, unless somebody else has.
+func (r *rows) expire() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return false
+	}
+	if !r.read && r.cause == nil {
+		r.cause = r.st.cut(r.st.ctx.Err())
+	}
+	_ = r.close() // what it says was told already
+	return true
 }
 
 // draining is how long open rows may be read to their end before their

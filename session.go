@@ -94,11 +94,8 @@ func (db *DB) run(ctx context.Context, opts SessionOptions, fn func(tx *Tx) erro
 	if err := db.check(opts); err != nil {
 		return err
 	}
-	if opts.Timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, opts.Timeout)
-		defer cancel()
-	}
+	ctx, cancel := opts.bound(ctx)
+	defer cancel()
 	info := &engine.Info{Label: opts.Label, Caller: engine.Here(), Began: time.Now()}
 	for attempt := 1; ; attempt++ {
 		err := db.attempt(ctx, opts, info, attempt, fn)
@@ -126,6 +123,9 @@ func (db *DB) attempt(ctx context.Context, opts SessionOptions, info *engine.Inf
 	defer tx.abandon()
 	err = fn(tx)
 	if err == nil {
+		err = tx.keepable()
+	}
+	if err == nil {
 		err = tx.runBeforeCommit()
 	}
 	return tx.end(err)
@@ -140,21 +140,18 @@ func (db *DB) attempt(ctx context.Context, opts SessionOptions, info *engine.Inf
 // The nested session's Context has the values of ctx, and ends with ctx or with
 // tx.
 func (tx *Tx) WithSession(ctx context.Context, fn func(tx *Tx) error) error {
-	return tx.nest(ctx, SessionOptions{ReadOnly: tx.opts.ReadOnly}, fn)
+	return tx.WithSessionOptions(ctx, SessionOptions{ReadOnly: tx.opts.ReadOnly}, fn)
 }
 
 // WithSessionOptions is [Tx.WithSession] with options. LockTimeout,
 // StatementTimeout and MaxAttempts belong to the outermost session and are
 // refused here.
 func (tx *Tx) WithSessionOptions(ctx context.Context, opts SessionOptions, fn func(tx *Tx) error) error {
-	if err := tx.checkNested(opts); err != nil {
+	if err := checkCall(ctx, fn); err != nil {
 		return err
 	}
-	return tx.nest(ctx, opts, fn)
-}
-
-func (tx *Tx) nest(ctx context.Context, opts SessionOptions, fn func(tx *Tx) error) error {
-	if err := checkCall(ctx, fn); err != nil {
+	opts = opts.inner(tx.db.defaults)
+	if err := tx.checkNested(opts); err != nil {
 		return err
 	}
 	inner, err := tx.open(ctx, opts)

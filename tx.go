@@ -26,7 +26,8 @@ type Tx struct {
 	parent  *Tx // the level outside, nil at the outermost
 	opts    SessionOptions
 	ctx     context.Context
-	cancel  context.CancelFunc // releases what ctx holds
+	given   context.Context    // ends when ctx does, but for the session's end
+	cancel  context.CancelFunc // ends ctx, and releases what it holds
 	caller  engine.Caller      // where the level was opened
 	viewing sync.Once          // makes view
 
@@ -59,9 +60,10 @@ type session struct {
 }
 
 // Context is the session's: it has the values of the ctx that the session was
-// opened with, ends when that ends or when Timeout has passed, and carries the
-// session, so that WithSession and queries on the DB, given it or a ctx made
-// from it, run inside.
+// opened with, ends when that ends, when Timeout has passed or with the
+// session, and carries the session, so that WithSession and queries on the DB,
+// given it or a ctx made from it, run inside. What shall go on when the session
+// has ended takes [context.WithoutCancel] of it.
 func (tx *Tx) Context() context.Context { return tx.ctx }
 
 // Attempt is 1 when fn runs for the first time, 2 when it runs again.
@@ -111,8 +113,10 @@ func (db *DB) begin(ctx context.Context, opts SessionOptions, info *engine.Info,
 	}
 	s := &session{inner: inner, info: info, attempt: attempt}
 	s.idle.L = &s.mu
-	tx := &Tx{db: db, session: s, opts: opts, caller: info.Caller, cancel: func() {}}
+	tx := &Tx{db: db, session: s, opts: opts, caller: info.Caller, given: ctx}
 	tx.queries = queries{on: db, in: tx}
+	ctx, cancel := context.WithCancelCause(ctx)
+	tx.cancel = func() { cancel(tx.whyDone()) }
 	tx.ctx = context.WithValue(ctx, sessionKey{db}, tx)
 	s.top = tx
 	return tx, nil
@@ -136,7 +140,10 @@ func (tx *Tx) open(ctx context.Context, opts SessionOptions) (*Tx, error) {
 		}
 	}
 	ctx, inner.cancel = tx.within(ctx, opts.Timeout)
-	inner.ctx = context.WithValue(ctx, sessionKey{tx.db}, inner)
+	inner.ctx, inner.given = context.WithValue(ctx, sessionKey{tx.db}, inner), ctx
+	if ctx.Done() == tx.ctx.Done() {
+		inner.given = tx.given
+	}
 	tx.session.release(inner)
 	return inner, nil
 }
@@ -155,7 +162,8 @@ func (tx *Tx) within(ctx context.Context, timeout time.Duration) (context.Contex
 // statement is given the ctx that the session was opened with, or one that tx
 // gave out, it costs nothing.
 func (tx *Tx) join(ctx context.Context) (context.Context, context.CancelFunc) {
-	if tx.ctx.Done() == nil || ctx.Done() == tx.ctx.Done() {
+	given := tx.given.Done()
+	if given == nil || ctx.Done() == given || ctx.Done() == tx.ctx.Done() {
 		return ctx, func() {}
 	}
 	endDeadline := context.CancelFunc(func() {})
@@ -208,6 +216,13 @@ func (tx *Tx) doneError() *Error {
 		return because(ErrTxDone, tx.cause, "use session opened at %s: %s", tx.caller, tx.ended)
 	}
 	return failure(ErrTxDone, "use session opened at %s: %s", tx.caller, tx.ended)
+}
+
+// whyDone is [Tx.doneError] for who does not hold session.mu.
+func (tx *Tx) whyDone() error {
+	tx.session.mu.Lock()
+	defer tx.session.mu.Unlock()
+	return tx.doneError()
 }
 
 // push makes inner the innermost level, busy until the session is released.
@@ -269,10 +284,7 @@ func (tx *Tx) end(err error) error {
 	}
 	defer tx.cancel()
 	if err == nil {
-		err = left
-	}
-	if err == nil && tx.ctx.Err() != nil {
-		err = contextError(tx.ctx, "commit session")
+		err = tx.orContext(left)
 	}
 	switch {
 	case tx.parent != nil && tx.opts.Nested == NestedJoin:
@@ -285,6 +297,18 @@ func (tx *Tx) end(err error) error {
 		return tx.rollback(err)
 	}
 	return tx.commit()
+}
+
+// orContext is why the level can't be kept, with the end of its ctx where that
+// has ended.
+func (tx *Tx) orContext(why error) error {
+	switch {
+	case tx.ctx.Err() == nil || errors.Is(why, tx.ctx.Err()):
+		return why
+	case why == nil:
+		return contextError(tx.ctx, "commit session")
+	}
+	return errors.Join(why, contextError(tx.ctx, "commit session"))
 }
 
 // abandon rolls back what fn left by a panic or by runtime.Goexit. It does
@@ -319,7 +343,7 @@ func (tx *Tx) close() (why error, open bool) {
 		return tx.doneError(), false
 	}
 	why = tx.unkept()
-	tx.ended = "it is ending"
+	tx.ended = endingNow
 	for level := s.top; level != tx; level = level.parent {
 		level.ended = cmp.Or(level.ended, aroundEnded)
 	}
@@ -332,20 +356,32 @@ func (tx *Tx) close() (why error, open bool) {
 	}
 	inside := s.top
 	s.top, s.use = tx, &statement{query: "the end of the session"}
-	stmts, view := tx.stmts, tx.view
 	s.mu.Unlock()
 	defer s.mu.Lock()
 	tx.unwind(inside)
-	for stmt := range stmts {
-		stmt.drop()
-	}
-	if view != nil {
-		go func() { _ = view.Rollback() }() // ends the view alone; who still holds a row of it makes it wait
+	for level := inside; level != tx.parent; level = level.parent {
+		level.dropHandles()
 	}
 	return why, true
 }
 
-const aroundEnded = "the one around it has ended"
+const (
+	endingNow   = "it is ending"
+	aroundEnded = "the one around it has ended"
+)
+
+// dropHandles ends the statements that were prepared in the level, and its
+// view. Nobody uses the level any more.
+func (tx *Tx) dropHandles() {
+	for stmt := range tx.stmts {
+		stmt.drop()
+	}
+	tx.session.mu.Lock()
+	defer tx.session.mu.Unlock()
+	if view := tx.view; view != nil {
+		go func() { _ = view.Rollback() }() // ends the view alone; who still holds a row of it makes it wait
+	}
+}
 
 // has reports whether the level is among those that are open. The caller holds
 // s.mu.
@@ -386,6 +422,19 @@ func (s *session) waitIdle() {
 			s.idle.Wait()
 		}
 	}
+}
+
+// keepable is why the level can't be kept as it stands now, or nil.
+func (tx *Tx) keepable() error {
+	tx.session.mu.Lock()
+	defer tx.session.mu.Unlock()
+	if tx.ended != "" {
+		return tx.doneError()
+	}
+	if why := tx.unkept(); why != nil {
+		return tx.orContext(why)
+	}
+	return nil
 }
 
 // unkept is why the level must not be kept, as it stands when fn returns. The
