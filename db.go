@@ -37,6 +37,7 @@ type DB struct {
 	sqlx     *sqlx.DB
 	view     *sqlx.DB // the user's own, whose settings and Close reach nothing else
 	log      *slog.Logger
+	slow     time.Duration
 	defaults SessionOptions
 	sessions *engine.Registry
 
@@ -70,9 +71,15 @@ type Config struct {
 	// Session stands in where a session's own option is zero.
 	Session SessionOptions
 
-	// Logger is told what an operator must know, never argument values.
-	// Default: slog.Default().
+	// Logger is told what an operator must know: outcomes that are unknown, a
+	// pool that is exhausted, and at [slog.LevelDebug] sessions that failed or
+	// run again. It is never told argument values, and of fn's own errors only
+	// the type. Default: slog.Default().
 	Logger *slog.Logger
+
+	// Slow is how long a session may take before Logger is told, by a warning
+	// when it has ended. Default: as long as it likes.
+	Slow time.Duration
 }
 
 // SQLiteConfig is the configuration of the SQLite engine. The zero value is a
@@ -169,7 +176,10 @@ func OpenConfig(ctx context.Context, cfg *Config) (*DB, error) {
 }
 
 // OpenPool makes a DB over a pool that the application has. Close leaves the
-// pool open. Of cfg Session and Logger are used.
+// pool open. Of cfg Session, Logger and Slow are used. How a cancelled statement
+// ends, and whether anybody notices that a COMMIT was not replicated as
+// synchronous_commit asks, is up to the pool's own configuration; a Config for
+// [OpenConfig] sees to both.
 func OpenPool(ctx context.Context, pool *pgxpool.Pool, cfg Config) (*DB, error) {
 	if ctx == nil || pool == nil || cfg.Postgres != nil || cfg.SQLite != nil {
 		return nil, failure(nil, "open database: it takes a ctx, a pool, and a Config without Postgres and SQLite")
@@ -182,6 +192,7 @@ func OpenPool(ctx context.Context, pool *pgxpool.Pool, cfg Config) (*DB, error) 
 func open(ctx context.Context, cfg *Config, connect func(engine.Env) (engine.Engine, error)) (*DB, error) {
 	db := &DB{
 		log:      cmp.Or(cfg.Logger, slog.Default()),
+		slow:     cfg.Slow,
 		defaults: cfg.Session,
 		sessions: new(engine.Registry),
 	}

@@ -31,6 +31,9 @@ import (
 //	                 and a connection that broke
 //	ErrTxAborted     25P02                         the engine rolled back by itself
 //
+// [errors.ErrUnsupported] is what a session can't do: SQLSTATE 25001, COPY from
+// STDIN; ATTACH, DETACH and VACUUM on SQLite.
+//
 // [PostgreSQL]: https://www.postgresql.org/docs/current/errcodes-appendix.html
 // [SQLite]: https://www.sqlite.org/rescode.html
 var (
@@ -99,8 +102,10 @@ var (
 	ErrTxDone = engine.ErrTxDone
 
 	// ErrNested is returned when a session is used while one nested in it is
-	// open, and when a nested session asks for what the outer one rules out.
-	ErrNested = errors.New("nested session")
+	// open, when a nested session asks for what the outer one rules out, and when
+	// SQLite's writer was waited for in vain because a session further up in the
+	// same goroutine has it: use its Tx, or the ctx of [Tx.Context].
+	ErrNested = engine.ErrNested
 
 	// ErrBusy is returned by a statement that comes while another of the same
 	// session, or its rows, are in progress.

@@ -179,10 +179,15 @@ func TestLockedError(t *testing.T) {
 			if _, err := tx.ExecContext(t.Context(), write); err != nil {
 				return err
 			}
-			return db.WithSessionOptions(t.Context(), thole.SessionOptions{LockTimeout: 50 * time.Millisecond}, func(tx *thole.Tx) error {
-				_, err := tx.ExecContext(t.Context(), write)
-				return err
-			})
+			waits := make(chan error) // for another goroutine: a session waits for itself with another error
+			go func() {
+				opts := thole.SessionOptions{LockTimeout: 50 * time.Millisecond}
+				waits <- db.WithSessionOptions(t.Context(), opts, func(tx *thole.Tx) error {
+					_, err := tx.ExecContext(t.Context(), write)
+					return err
+				})
+			}()
+			return <-waits
 		})
 		if !errors.Is(err, thole.ErrLocked) {
 			t.Fatalf("got error %v, want ErrLocked", err)

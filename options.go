@@ -48,7 +48,15 @@ type SessionOptions struct {
 	// server's statement_timeout on PostgreSQL.
 	StatementTimeout time.Duration
 
-	// Label names the session in messages. Default: none.
+	// Settings are PostgreSQL's, like "app.tenant" for row-level security or
+	// "role", set for the session alone by set_config(name, value, true)
+	// (https://www.postgresql.org/docs/current/functions-admin.html). A nested
+	// session can't have others than the outermost. SQLite has none. Default:
+	// none. What SET SESSION, LISTEN, a temporary table or a session's advisory
+	// lock leave on the connection is not undone.
+	Settings map[string]string
+
+	// Label names the session in messages, for logs and errors. Default: none.
 	Label string
 
 	// Nested says what the session is inside another. Default:
@@ -86,6 +94,9 @@ func (o SessionOptions) or(defaults SessionOptions) SessionOptions {
 	o.Timeout = cmp.Or(o.Timeout, defaults.Timeout)
 	o.LockTimeout = cmp.Or(o.LockTimeout, defaults.LockTimeout)
 	o.StatementTimeout = cmp.Or(o.StatementTimeout, defaults.StatementTimeout)
+	if o.Settings == nil {
+		o.Settings = defaults.Settings
+	}
 	o.Label = cmp.Or(o.Label, defaults.Label)
 	o.Nested = cmp.Or(o.Nested, defaults.Nested)
 	return o
@@ -139,8 +150,20 @@ func (tx *Tx) checkNested(o SessionOptions) error {
 		return failure(ErrNested, "open session: it asks for %s, inside the %s at %s", o.Isolation, outer, given)
 	case o.Deferrable && !tx.opts.Deferrable:
 		return failure(ErrNested, "open session: it asks for Deferrable, inside the %s without", outer)
+	case !subset(o.Settings, tx.opts.Settings):
+		return because(ErrNested, errors.ErrUnsupported, "open session: it asks for Settings that the %s does not have", outer)
 	case o.LockTimeout != 0 || o.StatementTimeout != 0 || o.MaxAttempts > 1:
 		return because(ErrNested, errors.ErrUnsupported, "open session: LockTimeout, StatementTimeout and MaxAttempts belong to the outermost, which is the %s", outer)
 	}
 	return nil
+}
+
+// subset reports whether all settings are among those of the outer session.
+func subset(settings, outer map[string]string) bool {
+	for name, value := range settings {
+		if has, ok := outer[name]; !ok || has != value {
+			return false
+		}
+	}
+	return true
 }

@@ -2,6 +2,7 @@ package thole
 
 import (
 	"context"
+	"log/slog"
 	"time"
 
 	"github.com/tholedb/thole/internal/engine"
@@ -109,6 +110,7 @@ func (db *DB) run(ctx context.Context, opts SessionOptions, fn func(tx *Tx) erro
 		if attempt >= most || !pause(ctx, attempt) {
 			return gaveUp(err, attempt, time.Since(info.Began))
 		}
+		db.logSession(ctx, slog.LevelDebug, "thole: a session runs again", info, err, slog.Int("attempt", attempt+1))
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -105,6 +106,7 @@ func (db *DB) begin(ctx context.Context, opts SessionOptions, info *engine.Info,
 		LockTimeout:      opts.LockTimeout,
 		StatementTimeout: opts.StatementTimeout,
 		Timeout:          opts.Timeout,
+		Settings:         opts.Settings,
 		Info:             info,
 	})
 	if err != nil {
@@ -124,7 +126,8 @@ func (db *DB) begin(ctx context.Context, opts SessionOptions, info *engine.Info,
 
 // open opens a session nested in tx.
 func (tx *Tx) open(ctx context.Context, opts SessionOptions) (*Tx, error) {
-	opts.Isolation, opts.Deferrable = tx.opts.Isolation, tx.opts.Deferrable // what it has, whatever it asked for
+	// What it has, whatever it asked for.
+	opts.Isolation, opts.Deferrable, opts.Settings = tx.opts.Isolation, tx.opts.Deferrable, tx.opts.Settings
 	inner := &Tx{db: tx.db, session: tx.session, parent: tx, opts: opts, caller: engine.Here()}
 	inner.queries = queries{on: tx.db, in: inner}
 	if err := tx.push(inner); err != nil {
@@ -320,7 +323,8 @@ func (tx *Tx) abandon() {
 	defer func() {
 		// The panic that is on its way is the one to see.
 		if v := recover(); v != nil {
-			tx.db.log.Error("thole: panic while a session that panicked was rolled back", "session", tx.session.info.String(), "panic", v)
+			tx.db.logSession(tx.ctx, slog.LevelError, "thole: panic while a session that panicked was rolled back",
+				tx.session.info, nil, slog.Any("panic", v))
 		}
 	}()
 	_ = tx.end(failure(nil, "fn panicked or called runtime.Goexit"))
@@ -552,7 +556,7 @@ func (tx *Tx) rollback(cause error) error {
 	outcome, err := tx.session.inner.Rollback(ctx, cause)
 	told := cause
 	if err != nil {
-		tx.db.log.Warn("thole: a session did not roll back as it should", "session", tx.session.info.String(), "error", err)
+		tx.db.logSession(tx.ctx, slog.LevelWarn, "thole: a session did not roll back as it should", tx.session.info, err)
 		told = err
 	}
 	if Outcome(outcome) != RolledBack {
@@ -565,7 +569,6 @@ func (tx *Tx) rollback(cause error) error {
 // unknown ends the outermost session, of which all or nothing is left.
 func (tx *Tx) unknown(cause error) error {
 	tx.finish(Unknown, "it is unknown whether it was committed", cause)
-	tx.db.log.Error("thole: it is unknown whether a session was committed", "session", tx.session.info.String(), "error", cause)
 	return withOutcome(Unknown, cause)
 }
 
@@ -584,6 +587,7 @@ func (tx *Tx) finish(outcome Outcome, how string, cause error) {
 	s.mu.Unlock()
 	s.release(nil)
 	tx.db.leave(s.info)
+	tx.logEnd(outcome, cause)
 }
 
 // openView makes the view, which the end of the level ends.

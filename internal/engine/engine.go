@@ -86,7 +86,8 @@ type Options struct {
 	LockTimeout      time.Duration // 0 is the engine's default
 	StatementTimeout time.Duration // 0 is none
 	Timeout          time.Duration // the session's own, by which ctx ends already; 0 is none
-	Info             *Info         // who the session is, for messages
+	Settings         map[string]string
+	Info             *Info // who the session is, for messages
 }
 
 // Conn runs statements. One goroutine at a time calls it, and not while rows

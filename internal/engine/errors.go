@@ -22,6 +22,7 @@ var (
 	ErrTxAborted     = errors.New("transaction aborted")
 	ErrTxControl     = errors.New("transaction control is the session's own")
 	ErrTxDone        = sql.ErrTxDone
+	ErrNested        = errors.New("nested session")
 	ErrCommitUnknown = errors.New("it is unknown whether COMMIT took effect")
 	ErrClosed        = errors.New("database is closed")
 	ErrURL           = errors.New("invalid database URL")

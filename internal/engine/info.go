@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -66,6 +67,61 @@ func (c Caller) String() string {
 
 func isBetween(function string) bool {
 	return slices.ContainsFunc(between, func(prefix string) bool { return strings.HasPrefix(function, prefix) })
+}
+
+// Encloses reports whether the running call comes from the fn of the session
+// that was opened at c: whether that is further up on the same goroutine's
+// stack. It costs some microseconds.
+func (c Caller) Encloses() bool {
+	opened := outside(c.pcs[:])
+	if len(opened) == 0 {
+		return false
+	}
+	var pcs [256]uintptr
+	runtime.Callers(2, pcs[:])
+	calls := outside(pcs[:]) // the first is the program's call of what runs
+	for i := 1; i+len(opened) <= len(calls); i++ {
+		if isInside(calls[i-1]) && slices.Equal(calls[i:i+len(opened)], opened) {
+			return true
+		}
+	}
+	return false
+}
+
+// outside are the calls from the first one on that is none of this library's or
+// of those that it stands on.
+func outside(pcs []uintptr) []uintptr {
+	for i, pc := range pcs {
+		if pc == 0 {
+			return nil
+		}
+		if !isInside(pc) {
+			return pcs[i : i+length(pcs[i:])]
+		}
+	}
+	return nil
+}
+
+// length is how many calls stand before the zeros that fill an array.
+func length(pcs []uintptr) int {
+	if end := slices.Index(pcs, 0); end >= 0 {
+		return end
+	}
+	return len(pcs)
+}
+
+func isInside(pc uintptr) bool {
+	frame, _ := runtime.CallersFrames([]uintptr{pc}).Next()
+	return isBetween(frame.Function)
+}
+
+// Sparing lets something happen at most once a second.
+type Sparing struct{ next atomic.Int64 }
+
+// Now reports whether it may happen now.
+func (s *Sparing) Now() bool {
+	now, next := time.Now().UnixNano(), s.next.Load()
+	return now >= next && s.next.CompareAndSwap(next, now+int64(time.Second))
 }
 
 // Registry holds the sessions that are open, for the messages that count them.

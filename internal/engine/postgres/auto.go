@@ -22,7 +22,11 @@ var _ engine.AutoConn = (*auto)(nil)
 func (a *auto) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
 	switch {
 	case len(args) > 0:
-		return a.conn.ExecContext(ctx, query, args)
+		result, err := a.conn.ExecContext(ctx, query, args)
+		if err == nil && a.missedStandbys() {
+			return nil, errUnreplicated()
+		}
+		return result, err
 	case sqltext.IsScript(sqltext.Postgres, query):
 		return a.execScript(ctx, query)
 	}
@@ -38,7 +42,20 @@ func (a *auto) ExecContext(ctx context.Context, query string, args []driver.Name
 	if err := rows.Err(); err != nil {
 		return nil, err
 	}
+	if a.missedStandbys() {
+		return nil, errUnreplicated()
+	}
 	return a.result(rows.CommandTag()), nil
+}
+
+// PrepareContext implements [driver.ConnPrepareContext].
+func (a *auto) PrepareContext(ctx context.Context, query string) (driver.Stmt, error) {
+	prepared, err := a.conn.PrepareContext(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	prepared.(*stmt).on = a
+	return prepared, nil
 }
 
 // execScript runs several statements in a transaction of their own, so that they
@@ -51,8 +68,8 @@ func (a *auto) execScript(ctx context.Context, query string) (driver.Result, err
 		return nil, err
 	}
 	result, err := a.script(ctx, query)
-	if a.controlled {
-		return nil, errControlled
+	if errors.Is(err, engine.ErrTxControl) {
+		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTimeout)
 	defer cancel()
@@ -62,7 +79,7 @@ func (a *auto) execScript(ctx context.Context, query string) (driver.Result, err
 	}
 	a.sent = true
 	tag, err := a.end(ctx, "commit")
-	if _, failed := (reply{tag: tag, err: err}).outcome(); failed != nil {
+	if _, failed := (reply{tag: tag, err: err, unreplicated: a.missedStandbys()}).outcome(); failed != nil {
 		return nil, failed
 	}
 	return result, nil

@@ -27,7 +27,7 @@ func (s *session) Commit(ctx context.Context, observed bool) (engine.Outcome, er
 		return engine.RolledBack, s.rollBackInstead(ctx, byContext(ctx, &engine.Error{Message: "COMMIT was not sent"}))
 	}
 	tag, err := s.end(ctx, "commit")
-	got := reply{tag: tag, err: err, readOnly: s.opts.ReadOnly || !s.used}
+	got := reply{tag: tag, err: err, readOnly: s.opts.ReadOnly || !s.used, unreplicated: s.missedStandbys()}
 	got.awaited = s.used && (observed || s.opts.Isolation == sql.LevelSerializable)
 	outcome, failed := got.outcome()
 	if outcome == engine.Unknown {
@@ -58,12 +58,16 @@ type reply struct {
 	err      error
 	readOnly bool // nothing was changed
 	awaited  bool // somebody acts on the answer, or the server may still refuse
+
+	unreplicated bool // the primary alone has it
 }
 
 // outcome is what became of the transaction. The error is nil exactly where it
 // is Committed.
 func (r reply) outcome() (engine.Outcome, *engine.Error) {
 	switch {
+	case r.err == nil && r.tag == "COMMIT" && r.unreplicated:
+		return engine.Unknown, errUnreplicated()
 	case r.err == nil && r.tag == "COMMIT":
 		return engine.Committed, nil
 	case r.err == nil && r.tag == "ROLLBACK":

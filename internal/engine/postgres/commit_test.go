@@ -32,6 +32,7 @@ func TestOutcome(t *testing.T) {
 	}{
 		{"committed", reply{tag: "COMMIT"}, committed, nil, 0},
 		{"rolled back", reply{tag: "ROLLBACK"}, rolledBack, engine.ErrTxAborted, engine.RetryNever},
+		{"without standbys", reply{tag: "COMMIT", unreplicated: true}, unknown, engine.ErrCommitUnknown, engine.RetryForbidden},
 		{"no tag", reply{}, unknown, engine.ErrCommitUnknown, engine.RetryForbidden},
 		{"serialization failure", reply{err: pgError("ERROR", "40001")}, rolledBack, engine.ErrSerialization, engine.RetryAsked},
 		{"deadlock", reply{err: pgError("ERROR", "40P01")}, rolledBack, engine.ErrDeadlock, engine.RetryAsked},

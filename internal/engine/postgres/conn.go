@@ -6,6 +6,9 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -13,7 +16,6 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/tholedb/thole/internal/engine"
-	"github.com/tholedb/thole/internal/sqltext"
 )
 
 // endTimeout bounds what is said to the server on behalf of nobody: a ROLLBACK
@@ -25,6 +27,8 @@ const endTimeout = 5 * time.Second
 type conn struct {
 	std *stdlib.Conn // runs queries: its rows convert values for database/sql
 	pgx *pgx.Conn    // runs everything else: its errors keep their cause
+
+	tracer pgx.QueryTracer // the pool's, or nil
 
 	// Of the statement that ran last.
 	query string
@@ -49,6 +53,8 @@ func (c *conn) start(ctx context.Context, query string) error {
 	switch {
 	case c.pgx.IsClosed():
 		return pgconn.ErrConnClosed
+	case c.controlled:
+		return errControlled
 	case copiesOverConnection(query):
 		return errCopy
 	}
@@ -64,6 +70,27 @@ func (c *conn) run(ctx context.Context, text string) error {
 	return err
 }
 
+// set sets what lasts as long as the transaction.
+func (c *conn) set(ctx context.Context, settings map[string]string) error {
+	if len(settings) == 0 {
+		return nil
+	}
+	var text strings.Builder
+	text.WriteString("select ")
+	params := make([][]byte, 0, 2*len(settings))
+	for i, name := range slices.Sorted(maps.Keys(settings)) {
+		if i > 0 {
+			text.WriteString(", ")
+		}
+		fmt.Fprintf(&text, "set_config($%d, $%d, true)", 2*i+1, 2*i+2)
+		params = append(params, []byte(name), []byte(settings[name]))
+	}
+	if err := c.start(ctx, text.String()); err != nil {
+		return err
+	}
+	return c.pgx.PgConn().ExecParams(ctx, text.String(), params, nil, nil, nil).Read().Err
+}
+
 // ExecContext implements [driver.ExecerContext]. A text without arguments goes
 // by the simple protocol and may hold several statements.
 func (c *conn) ExecContext(ctx context.Context, query string, named []driver.NamedValue) (driver.Result, error) {
@@ -71,7 +98,7 @@ func (c *conn) ExecContext(ctx context.Context, query string, named []driver.Nam
 		return nil, err
 	}
 	c.sent, c.used = true, true
-	if len(named) == 0 && sqltext.IsScript(sqltext.Postgres, query) {
+	if len(named) == 0 {
 		return c.script(ctx, query)
 	}
 	args := values(named)
@@ -82,15 +109,21 @@ func (c *conn) ExecContext(ctx context.Context, query string, named []driver.Nam
 	return c.result(tag), nil
 }
 
-// script executes several statements by the simple protocol, and looks at what
-// each of them says it was: pgx would keep the last only. The result is that of
-// the last.
+// runner runs statements: a conn in a session, an auto outside.
+type runner interface {
+	driver.ExecerContext
+	driver.QueryerContext
+}
+
+// script executes a text by the simple protocol, as pgx itself would do without
+// arguments, and looks at what each statement in it says it was, of which pgx
+// keeps the last only. The result is that of the last.
 func (c *conn) script(ctx context.Context, query string) (result driver.Result, err error) {
 	var last pgconn.CommandTag
-	if tracer := c.pgx.Config().Tracer; tracer != nil {
-		ctx = tracer.TraceQueryStart(ctx, c.pgx, pgx.TraceQueryStartData{SQL: query})
+	if c.tracer != nil {
+		ctx = c.tracer.TraceQueryStart(ctx, c.pgx, pgx.TraceQueryStartData{SQL: query})
 		defer func() {
-			tracer.TraceQueryEnd(ctx, c.pgx, pgx.TraceQueryEndData{CommandTag: last, Err: err})
+			c.tracer.TraceQueryEnd(ctx, c.pgx, pgx.TraceQueryEndData{CommandTag: last, Err: err})
 		}()
 	}
 	results := c.pgx.PgConn().Exec(ctx, query)
@@ -98,7 +131,11 @@ func (c *conn) script(ctx context.Context, query string) (result driver.Result, 
 		last, _ = results.ResultReader().Close() // its error comes again
 		result = c.result(last)
 	}
-	if err := results.Close(); err != nil {
+	err = results.Close()
+	if err == nil && c.controlled {
+		err = errControlled
+	}
+	if err != nil {
 		return nil, err
 	}
 	return result, nil
@@ -139,24 +176,24 @@ func (c *conn) PrepareContext(ctx context.Context, query string) (driver.Stmt, e
 	if err != nil {
 		return nil, err
 	}
-	return &stmt{Stmt: prepared, conn: c, query: query}, nil
+	return &stmt{Stmt: prepared, on: c, query: query}, nil
 }
 
 // stmt is a statement that the connection has prepared under its text.
 type stmt struct {
 	driver.Stmt
-	conn  *conn
+	on    runner
 	query string
 }
 
 // ExecContext implements [driver.StmtExecContext].
 func (s *stmt) ExecContext(ctx context.Context, args []driver.NamedValue) (driver.Result, error) {
-	return s.conn.ExecContext(ctx, s.query, args)
+	return s.on.ExecContext(ctx, s.query, args)
 }
 
 // QueryContext implements [driver.StmtQueryContext].
 func (s *stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driver.Rows, error) {
-	return s.conn.QueryContext(ctx, s.query, args)
+	return s.on.QueryContext(ctx, s.query, args)
 }
 
 func values(named []driver.NamedValue) []any {
@@ -282,7 +319,7 @@ func (c *conn) giveBack() {
 // release gives the connection to the pool, or ends it where the next one must
 // not have it.
 func (c *conn) release() {
-	if c.once || c.pgx.PgConn().CustomData()[cancelUnderWay] != nil {
+	if c.once || c.controlled || c.pgx.PgConn().CustomData()[cancelUnderWay] != nil {
 		c.destroy()
 		return
 	}

@@ -22,6 +22,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
 
@@ -37,6 +38,9 @@ type Engine struct {
 	name      string
 	adopted   bool // the pool is the application's
 
+	tracer  pgx.QueryTracer // the application's, or nil
+	sparing engine.Sparing  // with lines about an exhausted pool
+
 	closing atomic.Bool
 	close   sync.Once
 	closed  chan struct{}
@@ -47,6 +51,8 @@ var _ engine.Engine = (*Engine)(nil)
 // Open makes a pool of its own and asks the server for an answer within ctx. It
 // warns, once, where connections to another machine may go without TLS.
 func Open(ctx context.Context, cfg *pgxpool.Config, env engine.Env) (*Engine, error) {
+	cfg = cfg.Copy()
+	watchNotices(cfg)
 	pool, err := pgxpool.NewWithConfig(ctx, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("open postgres: %w", explain(err, ""))
@@ -65,7 +71,8 @@ func Open(ctx context.Context, cfg *pgxpool.Config, env engine.Env) (*Engine, er
 
 // Adopt stands on a pool that the application made and will close. Statements
 // are cancelled as the pool's configuration has it: with pgx's default, a
-// cancelled statement costs its connection.
+// cancelled statement costs its connection. Its notices are the application's:
+// see [watchNotices].
 func Adopt(ctx context.Context, pool *pgxpool.Pool, env engine.Env) (*Engine, error) {
 	e := newEngine(pool, env)
 	e.adopted = true
@@ -76,11 +83,13 @@ func Adopt(ctx context.Context, pool *pgxpool.Pool, env engine.Env) (*Engine, er
 }
 
 func newEngine(pool *pgxpool.Pool, env engine.Env) *Engine {
+	cfg := pool.Config().ConnConfig
 	return &Engine{
 		pool:      pool,
 		connector: stdlib.GetPoolConnector(pool),
 		env:       env,
-		name:      name(pool.Config().ConnConfig.Config),
+		name:      name(cfg.Config),
+		tracer:    cfg.Tracer,
 		closed:    make(chan struct{}),
 	}
 }
@@ -97,13 +106,19 @@ func (e *Engine) Dialect() sqltext.Dialect { return sqltext.Postgres }
 // String is host:port/database, with every host.
 func (e *Engine) String() string { return e.name }
 
-// Begin implements [engine.Engine]. BEGIN and the timeouts are one round trip.
+// Begin implements [engine.Engine]. BEGIN and the timeouts are one round trip,
+// Settings another.
 func (e *Engine) Begin(ctx context.Context, opts engine.Options) (engine.Session, error) {
 	if _, err := e.Isolation(opts.Isolation); err != nil {
 		return nil, fmt.Errorf("begin: %w", err)
 	}
 	text := beginText(opts)
-	c, err := e.take(ctx, func(c *conn) error { return c.run(ctx, text) })
+	c, err := e.take(ctx, func(c *conn) error {
+		if err := c.run(ctx, text); err != nil {
+			return err
+		}
+		return c.set(ctx, opts.Settings)
+	})
 	if err != nil {
 		return nil, fmt.Errorf("begin: %w", err)
 	}
@@ -161,11 +176,15 @@ func (e *Engine) connect(ctx context.Context) (*conn, error) {
 	switch {
 	case err == nil:
 		std := d.(*stdlib.Conn)
-		return &conn{std: std, pgx: std.Conn()}, nil
+		return &conn{std: std, pgx: std.Conn(), tracer: e.tracer}, nil
 	case e.closing.Load():
 		return nil, errClosed
 	case ctx.Err() != nil:
-		return nil, byContext(ctx, &engine.Error{Message: e.whyWaiting(), Err: err})
+		failed := byContext(ctx, &engine.Error{Message: e.whyWaiting(), Err: err})
+		if e.exhausted() && errors.Is(failed, engine.ErrTimeout) && e.sparing.Now() {
+			e.env.Log.WarnContext(ctx, "thole: "+failed.Message, "database", e.name)
+		}
+		return nil, failed
 	default:
 		return nil, e.unreachable(err)
 	}
@@ -175,11 +194,15 @@ var errClosed = &engine.Error{Kind: engine.ErrClosed, Message: "connect: " + eng
 
 // whyWaiting says why a wait for a connection came to nothing.
 func (e *Engine) whyWaiting() string {
-	stat := e.pool.Stat()
-	if stat.AcquiredConns() < stat.MaxConns() {
+	if !e.exhausted() {
 		return "connect to " + e.name + ": no answer in time"
 	}
-	return fmt.Sprintf("pool exhausted (max %d): %s", stat.MaxConns(), e.env.Sessions)
+	return fmt.Sprintf("pool exhausted (max %d): %s", e.pool.Stat().MaxConns(), e.env.Sessions)
+}
+
+func (e *Engine) exhausted() bool {
+	stat := e.pool.Stat()
+	return stat.AcquiredConns() >= stat.MaxConns()
 }
 
 // Close implements [engine.Engine]. A pool that was adopted stays open.

@@ -35,7 +35,8 @@ func (s *session) Failed(ctx context.Context, err error) *engine.Error {
 // ended reports whether a statement ended the transaction behind our back, or
 // may have: with "commit; begin" only the tag gives it away.
 func (s *session) ended() bool {
-	return s.controlled || !s.pgx.IsClosed() && s.pgx.PgConn().TxStatus() == 'I'
+	s.controlled = s.controlled || !s.pgx.IsClosed() && s.pgx.PgConn().TxStatus() == 'I'
+	return s.controlled
 }
 
 // Savepoint implements [engine.Session]. The server forgets at the end of a

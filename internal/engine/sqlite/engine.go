@@ -29,6 +29,8 @@ type Engine struct {
 	env    engine.Env
 	driver sqlite.Driver
 
+	sparing engine.Sparing // with lines about waiting in vain
+
 	writing *slot // the only one of writers
 	writers *pool[*slot]
 	readers *pool[*slot] // in memory the same as writers
@@ -113,10 +115,27 @@ func (e *Engine) explainWait(ctx context.Context, from *pool[*slot], want claim,
 	if from == e.writers {
 		doing = "wait for the writer, " + e.holds()
 	}
-	if errors.Is(err, errWaited) {
-		return &engine.Error{Kind: engine.ErrLocked, Message: fmt.Sprintf("%s: gave up after %s", doing, want.patience)}
+	failed := &engine.Error{Kind: engine.ErrLocked, Message: fmt.Sprintf("%s: gave up after %s", doing, want.patience)}
+	if !errors.Is(err, errWaited) {
+		failed = during(ctx, doing, err)
 	}
-	return during(ctx, doing, err)
+	if (errors.Is(failed, engine.ErrLocked) || errors.Is(failed, engine.ErrTimeout)) && e.sparing.Now() {
+		e.env.Log.WarnContext(ctx, "thole: "+failed.Message, "database", e.name)
+	}
+	if from == e.writers && e.waitsForItself() {
+		failed.Message += "; it can't let go, for this call is inside it: use its Tx, or the ctx of Tx.Context"
+		failed.Err = errors.Join(failed.Err, engine.ErrNested)
+		if errors.Is(failed.Kind, engine.ErrLocked) {
+			failed.Kind = engine.ErrNested
+		}
+	}
+	return failed
+}
+
+// waitsForItself reports whether the session that has the writer is around the running call.
+func (e *Engine) waitsForItself() bool {
+	holder := e.writing.holder.Load()
+	return holder != nil && holder.Caller.Encloses()
 }
 
 // holds says who holds the writer.

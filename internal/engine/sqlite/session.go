@@ -26,6 +26,9 @@ func (e *Engine) Begin(ctx context.Context, opts engine.Options) (engine.Session
 	if _, err := e.Isolation(opts.Isolation); err != nil {
 		return nil, during(ctx, "begin session", err)
 	}
+	if len(opts.Settings) > 0 {
+		return nil, &engine.Error{Message: "begin session: SQLite has no Settings", Err: errors.ErrUnsupported}
+	}
 	s, err := e.begin(ctx, opts)
 	if err != nil {
 		return nil, err
