@@ -19,6 +19,7 @@ type link struct {
 	mu    sync.Mutex
 	conns []*linkConn
 	log   []packet
+	eats  string // what new connections eat
 }
 
 // packet is what was written or read at once.
@@ -58,7 +59,7 @@ func (l *link) stand(cfg *thole.Config) {
 		}
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		linked := &linkConn{Conn: conn, link: l}
+		linked := &linkConn{Conn: conn, link: l, eats: l.eats}
 		l.conns = append(l.conns, linked)
 		return linked, nil
 	}
@@ -89,6 +90,14 @@ func (l *link) freeze() { l.each(func(c *linkConn) { c.frozen = true }) }
 
 // eat breaks the connection when the answer to text has come, and loses it.
 func (l *link) eat(text string) { l.each(func(c *linkConn) { c.eats = text }) }
+
+// eatLater does so on new connections too.
+func (l *link) eatLater(text string) {
+	l.eat(text)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.eats = text
+}
 
 // forge replaces old in what the server answers.
 func (l *link) forge(old, replacement string) {
