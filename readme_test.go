@@ -29,6 +29,8 @@ func TestReadme(t *testing.T) {
 			writeFile(t, files[len(files)-1], block)
 		case strings.HasPrefix(block, "package migrations"):
 			vetMigrations(t, block)
+		case strings.HasPrefix(block, "// postShield "):
+			wantIn(t, filepath.Join("examples", "service", "shields.go"), block)
 		default:
 			fragments = append(fragments, block)
 		}
@@ -61,6 +63,18 @@ func goBlocks(t *testing.T, name string) []string {
 		t.Fatalf("no Go code in %s", name)
 	}
 	return blocks
+}
+
+// wantIn checks that the code stands in a file to the letter.
+func wantIn(t *testing.T, name, code string) {
+	t.Helper()
+	text, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(text), code) {
+		t.Errorf("%s does not have this code of the README:\n%s", name, code)
+	}
 }
 
 // vetMigrations compiles the package beside the migrations.
