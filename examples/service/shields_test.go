@@ -224,7 +224,9 @@ func TestLocked(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			w := request(t, handler, http.MethodPost, "/shields", tower)
+			answered := make(chan *httptest.ResponseRecorder)
+			go func() { answered <- request(t, handler, http.MethodPost, "/shields", tower) }()
+			w := <-answered
 			wantStatus(t, w, http.StatusServiceUnavailable)
 			wantRetryAfter(t, w)
 			return errUndo
