@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -271,4 +273,43 @@ func TestCommitTimesOut(t *testing.T) {
 	if got := count(t, e, "t"); got != 0 {
 		t.Errorf("rows: got %d, want 0", got)
 	}
+}
+
+// FuzzOutcome holds the classification of a COMMIT against what must be so of
+// every answer, also of one that no PostgreSQL gives: rolled back is only what
+// an error of the server says that leaves the connection standing.
+func FuzzOutcome(f *testing.F) {
+	for _, seed := range []struct{ severity, code, tag string }{
+		{"ERROR", "40001", ""}, {"FATAL", "57P01", ""}, {"PANIC", "XX000", ""}, {"ERROR", "40003", ""}, {"ERROR", "08006", ""},
+		{"", "", "COMMIT"}, {"", "", "ROLLBACK"}, {"", "0", ""}, {"ERREUR", "23505", ""}, {"", "", "\xff"},
+	} {
+		f.Add(seed.severity, seed.code, seed.tag, false, false, false)
+		f.Add(seed.severity, seed.code, seed.tag, true, false, false)
+		f.Add(seed.severity, seed.code, seed.tag, true, true, false)
+		f.Add(seed.severity, seed.code, seed.tag, false, true, true)
+	}
+	f.Fuzz(func(t *testing.T, severity, code, tag string, readOnly, awaited, unreplicated bool) {
+		r := reply{tag: tag, readOnly: readOnly, awaited: awaited, unreplicated: unreplicated}
+		answered := tag == "COMMIT" || tag == "ROLLBACK"
+		if severity+code != "" {
+			r.err = &pgconn.PgError{Severity: severity, SeverityUnlocalized: severity, Code: code}
+			gone := severity == "FATAL" || severity == "PANIC" || strings.HasPrefix(code, "08") ||
+				slices.Contains([]string{"40003", "57P01", "57P02", "57P03"}, code)
+			answered = !gone
+		}
+		outcome, failed := r.outcome()
+		if (outcome == engine.Committed) != (failed == nil) {
+			t.Fatalf("%+v: outcome %d with error %v", r, outcome, failed)
+		}
+		switch {
+		case outcome == engine.Committed && (tag != "COMMIT" || r.err != nil) && (!readOnly || awaited):
+			t.Errorf("%+v: committed, and the server has not said so", r)
+		case outcome == engine.RolledBack && !answered && !readOnly:
+			t.Errorf("%+v: rolled back, and the server has not said so", r)
+		case outcome == engine.Unknown && answered && !unreplicated:
+			t.Errorf("%+v: unknown, and the server has answered", r)
+		case outcome == engine.Unknown && (!errors.Is(failed, engine.ErrCommitUnknown) || failed.Retry != engine.RetryForbidden):
+			t.Errorf("%+v: unknown, with error %v and retry %d", r, failed, failed.Retry)
+		}
+	})
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	sqlite3 "modernc.org/sqlite/lib"
 
 	"github.com/tholedb/thole/internal/engine"
 )
@@ -215,4 +216,38 @@ func TestWithoutValue(t *testing.T) {
 			t.Errorf("withoutValue(%q): got %q, want %q", message, got, want)
 		}
 	}
+}
+
+// FuzzExplainCode gives codes that no SQLite gives: the primary code decides
+// what the extended one does not, and the kind never comes from the text.
+func FuzzExplainCode(f *testing.F) {
+	for _, code := range []int{
+		sqlite3.SQLITE_ERROR, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_BUSY_SNAPSHOT, sqlite3.SQLITE_CONSTRAINT_UNIQUE,
+		sqlite3.SQLITE_CONSTRAINT_CHECK, sqlite3.SQLITE_READONLY_DBMOVED, sqlite3.SQLITE_INTERRUPT, sqlite3.SQLITE_FULL, -1, 0, 1 << 30,
+	} {
+		f.Add(code, "UNIQUE constraint failed: t.a, t.b", "a: b (SQLITE_BUSY)")
+		f.Add(code, "UNIQUE constraint failed: index 'low'", "")
+	}
+	f.Fuzz(func(t *testing.T, code int, text, other string) {
+		cause := errors.New("cause")
+		one, two := explainCode(t.Context(), code, text, cause), explainCode(t.Context(), code, other, cause)
+		if one.Kind != two.Kind || one.Retry != two.Retry || one.Aborts != two.Aborts || one.Code != two.Code {
+			t.Errorf("code %d: the text decides: %+v and %+v", code, one, two)
+		}
+		if !errors.Is(one, cause) {
+			t.Errorf("code %d: %v does not wrap the driver's error", code, one)
+		}
+		want := map[int]error{
+			sqlite3.SQLITE_BUSY: engine.ErrLocked, sqlite3.SQLITE_LOCKED: engine.ErrLocked, sqlite3.SQLITE_READONLY: engine.ErrReadOnly,
+		}[code&0xff]
+		if code == sqlite3.SQLITE_BUSY_SNAPSHOT {
+			want = engine.ErrSerialization
+		}
+		if code&0xff != sqlite3.SQLITE_CONSTRAINT && one.Kind != want {
+			t.Errorf("code %d: got kind %v, want %v", code, one.Kind, want)
+		}
+		if retries := errors.Is(one, engine.ErrLocked) || errors.Is(one, engine.ErrSerialization); retries != (one.Retry != engine.RetryNever) {
+			t.Errorf("code %d: got kind %v and retry %d", code, one.Kind, one.Retry)
+		}
+	})
 }
