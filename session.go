@@ -23,7 +23,8 @@ import (
 //
 // Inside fn use tx, or the ctx of [Tx.Context]. With the ctx from outside, db
 // knows nothing of the session: what runs on it is not part of the session, and
-// on SQLite a write waits for it in vain.
+// on SQLite a write waits for it in vain ([ErrNested], when LockTimeout has
+// passed or ctx has ended).
 //
 // fn runs once, except that it is run again, up to five times in all, when
 // another process held SQLite's lock, and, in sessions whose options ask for
