@@ -11,3 +11,8 @@ import (
 func local(context.Context) (*Server, []Passed, error) {
 	return nil, []Passed{{"local programs", "not on " + runtime.GOOS + ": set DBTEST_URL to a server's URL"}}, nil
 }
+
+// localPooler finds nothing, as local does.
+func localPooler(context.Context, string) (*Server, []Passed, error) {
+	return nil, []Passed{{"local programs", "not on " + runtime.GOOS}}, nil
+}

@@ -6,6 +6,9 @@
 // process sees the end of a pipe that only we hold. There is nothing to close,
 // no goroutine stays behind, and two processes never share a server.
 //
+// [FindPooler] puts a private PgBouncer before that server, which ends as a
+// private server does.
+//
 // DATABASE_URL is never read: it may name a database that somebody needs.
 package pgserver
 
@@ -48,9 +51,13 @@ type Server struct {
 // Passed says why a provider of servers was passed over.
 type Passed struct{ Provider, Reason string }
 
-// NotFoundError is the error of [Find] and [URL] when there is neither a server
-// nor a way to start one. A server that is there but fails is another error.
+// NotFoundError is the error of [Find], [URL] and [FindPooler] when there is
+// neither what they look for nor a way to start it. A server that is there but
+// fails is another error.
 type NotFoundError struct {
+	// What is what was looked for: "a PostgreSQL server".
+	What string
+
 	// Passed are all providers, in the order in which they were asked.
 	Passed []Passed
 }
@@ -61,36 +68,45 @@ func (e *NotFoundError) Error() string {
 	for i, p := range e.Passed {
 		reasons[i] = p.Provider + ": " + p.Reason
 	}
-	return "find a PostgreSQL server: " + strings.Join(reasons, "; ")
+	return "find " + e.What + ": " + strings.Join(reasons, "; ")
 }
 
-var found struct {
+// shared is a server that is looked for once in a process.
+type shared struct {
 	once   sync.Once
 	done   chan struct{}
 	server *Server
 	err    error
 }
 
-// Find returns the server of this process. The first call looks for it and
-// starts it if need be; all others wait for that and return the same. The end
-// of ctx ends the waiting, not the start, which other callers may wait for.
-func Find(ctx context.Context) (*Server, error) {
-	found.once.Do(func() {
-		found.done = make(chan struct{})
+// get returns what find found. The first call runs it; all others wait for that.
+// The end of ctx ends the waiting alone.
+func (s *shared) get(ctx context.Context, what string, find func(context.Context) (*Server, error)) (*Server, error) {
+	s.once.Do(func() {
+		s.done = make(chan struct{})
 		go func() {
-			defer close(found.done)
+			defer close(s.done)
 			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), startLimit)
 			defer cancel()
-			found.server, found.err = find(ctx)
+			s.server, s.err = find(ctx)
 		}()
 	})
 	select {
-	case <-found.done:
-		return found.server, found.err
+	case <-s.done:
+		return s.server, s.err
 	case <-ctx.Done():
-		return nil, fmt.Errorf("wait for a PostgreSQL server: %w", context.Cause(ctx))
+		return nil, fmt.Errorf("wait for %s: %w", what, context.Cause(ctx))
 	}
 }
+
+var found shared
+
+// Find returns the server of this process. The first call looks for it and
+// starts it if need be; all others wait for that and return the same. The end
+// of ctx ends the waiting, not the start, which other callers may wait for.
+func Find(ctx context.Context) (*Server, error) { return found.get(ctx, aServer, find) }
+
+const aServer = "a PostgreSQL server"
 
 // URL returns the URL of the server that [Find] returns.
 func URL(ctx context.Context) (string, error) {
@@ -112,7 +128,7 @@ func find(ctx context.Context) (*Server, error) {
 	}
 	passed = append([]Passed{first}, passed...)
 	if s == nil {
-		return nil, &NotFoundError{Passed: passed}
+		return nil, &NotFoundError{What: aServer, Passed: passed}
 	}
 	s.Passed = passed
 	return s, nil

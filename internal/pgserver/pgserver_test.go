@@ -87,7 +87,7 @@ func TestFromEnv(t *testing.T) {
 
 func TestNotFoundErrorListsReasons(t *testing.T) {
 	t.Parallel()
-	err := &NotFoundError{Passed: []Passed{{"DBTEST_URL", "not set"}, {"PATH", "nothing there"}}}
+	err := &NotFoundError{What: aServer, Passed: []Passed{{"DBTEST_URL", "not set"}, {"PATH", "nothing there"}}}
 	const want = "find a PostgreSQL server: DBTEST_URL: not set; PATH: nothing there"
 	if got := err.Error(); got != want {
 		t.Errorf("Error() = %q, want %q", got, want)

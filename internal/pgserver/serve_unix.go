@@ -76,16 +76,18 @@ func (h host) serve(ctx context.Context, dir string, lock *os.File) (*Server, er
 	for _, s := range settings {
 		args = append(args, "-c", s)
 	}
-	lifeline, err := h.run(ctx, dir, lock, args)
+	pidFile := filepath.Join(dir, dataName, "postmaster.pid")
+	lifeline, err := h.run(ctx, dir, lock, args, func() bool { return isReady(pidFile) })
 	if err != nil {
 		return nil, err
 	}
 	return &Server{URL: serverURL(string(password), sockets, port), Provider: h.bin, lifeline: lifeline}, nil
 }
 
-// run has the watcher run a server in dir, and returns when the server accepts
-// connections. The server ends when the file that it returns is closed.
-func (h host) run(ctx context.Context, dir string, lock *os.File, args []string) (*os.File, error) {
+// run has the watcher run a server in dir, and returns when ready reports that
+// the server accepts connections. The server ends when the file that it returns
+// is closed.
+func (h host) run(ctx context.Context, dir string, lock *os.File, args []string, ready func() bool) (*os.File, error) {
 	log, err := os.Create(filepath.Join(dir, "log"))
 	if err != nil {
 		return nil, err
@@ -113,18 +115,18 @@ func (h host) run(ctx context.Context, dir string, lock *os.File, args []string)
 		lifeline.Close()
 		return nil, err
 	}
-	if err := await(ctx, alive, filepath.Join(dir, dataName, "postmaster.pid")); err != nil {
+	if err := await(ctx, alive, ready); err != nil {
 		text, _ := os.ReadFile(log.Name()) // empty is as good
 		lifeline.Close()
 		watcher.Wait() // its status is that of rm
-		return nil, fmt.Errorf("run postgres: %w: %s", err, bytes.TrimSpace(text))
+		return nil, fmt.Errorf("run %s: %w: %s", filepath.Base(args[0]), err, bytes.TrimSpace(text))
 	}
 	return lifeline, nil
 }
 
-// await returns when the server has written that it is ready, as pg_ctl reads
-// it, or with an error when its end of the pipe is closed, as it is gone.
-func await(ctx context.Context, alive *os.File, pidFile string) error {
+// await returns when the server is ready, or with an error when its end of the
+// pipe is closed, as it is gone.
+func await(ctx context.Context, alive *os.File, ready func() bool) error {
 	for {
 		if err := alive.SetReadDeadline(time.Now().Add(5 * time.Millisecond)); err != nil {
 			return err
@@ -135,12 +137,20 @@ func await(ctx context.Context, alive *os.File, pidFile string) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		// https://github.com/postgres/postgres/blob/master/src/include/utils/pidfile.h
-		state, _ := os.ReadFile(pidFile) // not there at first
-		if lines := bytes.Split(state, []byte("\n")); len(lines) >= 8 && string(bytes.TrimSpace(lines[7])) == "ready" {
+		if ready() {
 			return nil
 		}
 	}
+}
+
+// isReady reports whether PostgreSQL has written that it accepts connections, as
+// pg_ctl reads it.
+//
+// https://github.com/postgres/postgres/blob/master/src/include/utils/pidfile.h
+func isReady(pidFile string) bool {
+	state, _ := os.ReadFile(pidFile) // not there at first
+	lines := bytes.Split(state, []byte("\n"))
+	return len(lines) >= 8 && string(bytes.TrimSpace(lines[7])) == "ready"
 }
 
 // freePort returns a TCP port that is free at this moment.

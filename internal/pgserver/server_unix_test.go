@@ -187,7 +187,7 @@ func TestFailedStart(t *testing.T) {
 	if err := h.restoreCluster(t.Context(), dir); err != nil {
 		t.Fatal(err)
 	}
-	_, err = h.run(t.Context(), dir, lock, []string{filepath.Join(h.bin, "postgres"), "-D", dataName, "-c", "no_such=1"})
+	_, err = h.run(t.Context(), dir, lock, []string{filepath.Join(h.bin, "postgres"), "-D", dataName, "-c", "no_such=1"}, func() bool { return false })
 	if err == nil || !strings.Contains(err.Error(), "no_such") {
 		t.Errorf("run with a wrong setting: error %v, want PostgreSQL's words", err)
 	}
@@ -517,7 +517,7 @@ func newHost(t *testing.T) host {
 	t.Helper()
 	bin, passed := findBinaries()
 	if bin == "" {
-		t.Skip(&NotFoundError{passed})
+		t.Skip(&NotFoundError{What: aServer, Passed: passed})
 	}
 	return host{bin: bin, parents: []string{subdir(t, "servers")}, cache: cacheDir(), cred: account()}
 }

@@ -28,22 +28,52 @@ func SQLite(tb testing.TB) string {
 // skipped and says why, or fails when DBTEST_REQUIRE is postgres.
 func Postgres(tb testing.TB) string {
 	tb.Helper()
+	server := find(tb, pgserver.Find)
+	name := newDatabase(tb, server)
+	return within(tb, server, name)
+}
+
+// PgBouncer returns the URL of an empty database behind a PgBouncer in
+// transaction mode. Without one, or without a server, it does as [Postgres]
+// does.
+func PgBouncer(tb testing.TB) string {
+	tb.Helper()
+	name := newDatabase(tb, find(tb, pgserver.Find))
+	return within(tb, find(tb, pgserver.FindPooler), name)
+}
+
+// find returns the URL of a server, or skips or fails the test.
+func find(tb testing.TB, in func(context.Context) (*pgserver.Server, error)) string {
+	tb.Helper()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(tb.Context()), time.Minute)
 	defer cancel()
 	required := os.Getenv("DBTEST_REQUIRE")
 	if required != "" && required != "postgres" {
 		tb.Fatalf("DBTEST_REQUIRE is %q: it is postgres or not set", required)
 	}
-	server, err := pgserver.URL(ctx)
+	server, err := in(ctx)
 	if _, missing := errors.AsType[*pgserver.NotFoundError](err); missing && required == "" {
 		tb.Skip(err)
 	}
 	if err != nil {
 		tb.Fatal(err)
 	}
+	return server.URL
+}
+
+// newDatabase makes a database that is dropped when the test has ended, and
+// returns its name.
+func newDatabase(tb testing.TB, server string) string {
+	tb.Helper()
 	name := "thole_test_" + strings.ToLower(rand.Text())
 	execute(tb, server, "create database "+name+" template template0 strategy file_copy")
 	tb.Cleanup(func() { execute(tb, server, "drop database if exists "+name+" with (force)") })
+	return name
+}
+
+// within is the URL of a database of a server.
+func within(tb testing.TB, server, name string) string {
+	tb.Helper()
 	own, err := url.Parse(server)
 	if err != nil {
 		tb.Fatal("read the URL of the test server: it is not a URL")
