@@ -133,7 +133,9 @@ type SQLiteConfig struct {
 // (https://www.postgresql.org/docs/current/libpq-connect.html), and pool_max_conns,
 // pool_min_conns, pool_max_conn_lifetime, pool_max_conn_idle_time,
 // pool_health_check_period of [pgxpool.ParseConfig]. connect_timeout is 10 s
-// unless it is set.
+// unless it is set. A pooler in transaction mode before the server, such as
+// PgBouncer, is noticed when the database is opened; pooler=transaction and
+// pooler=none say whether there is one.
 //
 // The error matches [ErrURL] and does not quote the URL.
 func ParseURL(databaseURL string) (*Config, error) {

@@ -28,12 +28,15 @@ type conn struct {
 	std *stdlib.Conn // runs queries: its rows convert values for database/sql
 	pgx *pgx.Conn    // runs everything else: its errors keep their cause
 
-	tracer pgx.QueryTracer // the pool's, or nil
+	tracer pgx.QueryTracer   // the pool's, or nil
+	mode   pgx.QueryExecMode // how statements run behind a pooler; 0 without one
 
 	// Of the statement that ran last.
 	query string
 	rows  driver.Rows // nil if it was no query
 	sent  bool        // it may have been executed
+
+	described bool // it runs by a description that pgx may have kept
 
 	used       bool          // a statement of the caller's may have been executed
 	once       bool          // nobody else gets the connection
@@ -49,7 +52,7 @@ func (c *conn) start(ctx context.Context, query string) error {
 	if c.pgx.PgConn().IsBusy() {
 		return errBusy
 	}
-	c.query, c.rows, c.sent = query, nil, false
+	c.query, c.rows, c.sent, c.described = query, nil, false, false
 	switch {
 	case c.pgx.IsClosed():
 		return pgconn.ErrConnClosed
@@ -102,7 +105,10 @@ func (c *conn) ExecContext(ctx context.Context, query string, named []driver.Nam
 		return c.script(ctx, query)
 	}
 	args := values(named)
-	tag, err := c.pgx.Exec(ctx, query, args...)
+	tag, err := c.pgx.Exec(ctx, query, c.withMode(args)...)
+	if c.outOfDate(ctx, args, err) {
+		tag, err = c.pgx.Exec(ctx, query, c.withMode(args)...)
+	}
 	if err != nil {
 		return nil, c.blame(ctx, args, err)
 	}
@@ -155,13 +161,17 @@ func (c *conn) QueryContext(ctx context.Context, query string, named []driver.Na
 		return nil, err
 	}
 	c.sent, c.used = true, true
-	rows, err := c.std.QueryContext(ctx, query, named)
+	args := values(named)
+	rows, err := c.std.QueryContext(ctx, query, c.queryWithMode(named))
+	if c.outOfDate(ctx, args, err) {
+		rows, err = c.std.QueryContext(ctx, query, c.queryWithMode(named))
+	}
 	if errors.Is(err, driver.ErrBadConn) {
 		// The cause, which stdlib threw away, is one of these.
 		err = cmp.Or(ctx.Err(), pgconn.ErrConnClosed)
 	}
 	if err != nil {
-		return nil, c.blame(ctx, values(named), err)
+		return nil, c.blame(ctx, args, err)
 	}
 	c.rows = rows
 	return rows, nil
@@ -172,7 +182,11 @@ func (c *conn) PrepareContext(ctx context.Context, query string) (driver.Stmt, e
 	if err := c.start(ctx, query); err != nil {
 		return nil, err
 	}
-	prepared, err := c.std.PrepareContext(ctx, query)
+	prepare := c.std.PrepareContext
+	if c.mode != 0 {
+		prepare = c.describe
+	}
+	prepared, err := prepare(ctx, query)
 	if err != nil {
 		return nil, err
 	}
@@ -271,6 +285,7 @@ func (c *conn) explain(ctx context.Context, err error) *engine.Error {
 		return c.lost
 	case c.pgx.PgConn().TxStatus() == 'E':
 		failed.Aborts = engine.AbortsLevel
+		c.cureOutOfDate(failed)
 	}
 	return failed
 }

@@ -7,6 +7,8 @@
 //     sent" (pgconn.SafeToRetry) for the simple one. SafeToRetry and
 //     driver.ErrBadConn decide nothing here, and neither leaves the package.
 //   - A done context cancels its statement and keeps the connection: cancel.go.
+//   - Behind a pooler, transactions take turns on the server's connections, and
+//     what one of them knows by name the next one does not: pooler.go.
 //   - The texts of errors may hold values of arguments and rows: see messages.go.
 package postgres
 
@@ -36,7 +38,8 @@ type Engine struct {
 	connector driver.Connector // takes from pool
 	env       engine.Env
 	name      string
-	adopted   bool // the pool is the application's
+	adopted   bool              // the pool is the application's
+	mode      pgx.QueryExecMode // of statements behind a pooler; 0 without one
 
 	tracer  pgx.QueryTracer // the application's, or nil
 	sparing engine.Sparing  // with lines about an exhausted pool
@@ -58,7 +61,7 @@ func Open(ctx context.Context, cfg *pgxpool.Config, env engine.Env) (*Engine, er
 		return nil, fmt.Errorf("open postgres: %w", explain(err, ""))
 	}
 	e := newEngine(pool, env)
-	if err := e.Ping(ctx); err != nil {
+	if err := e.greet(ctx); err != nil {
 		go pool.Close()
 		return nil, fmt.Errorf("open postgres: %w", err)
 	}
@@ -76,7 +79,7 @@ func Open(ctx context.Context, cfg *pgxpool.Config, env engine.Env) (*Engine, er
 func Adopt(ctx context.Context, pool *pgxpool.Pool, env engine.Env) (*Engine, error) {
 	e := newEngine(pool, env)
 	e.adopted = true
-	if err := e.Ping(ctx); err != nil {
+	if err := e.greet(ctx); err != nil {
 		return nil, fmt.Errorf("adopt pool: %w", err)
 	}
 	return e, nil
@@ -176,7 +179,7 @@ func (e *Engine) connect(ctx context.Context) (*conn, error) {
 	switch {
 	case err == nil:
 		std := d.(*stdlib.Conn)
-		return &conn{std: std, pgx: std.Conn(), tracer: e.tracer}, nil
+		return &conn{std: std, pgx: std.Conn(), tracer: e.tracer, mode: e.mode}, nil
 	case e.closing.Load():
 		return nil, errClosed
 	case ctx.Err() != nil:

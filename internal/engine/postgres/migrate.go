@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/tholedb/thole/internal/engine"
 )
 
@@ -36,7 +38,10 @@ func (e *Engine) BeginMigration(ctx context.Context) (engine.Session, error) {
 	if err == nil {
 		err = s.run(ctx, schemaMigrations)
 	}
-	if err == nil {
+	switch {
+	case err == nil && s.mode != 0:
+		return pooledMigration{s}, nil
+	case err == nil:
 		return s, nil
 	}
 	cause := fmt.Errorf("begin migration: %w", s.Failed(ctx, err))
@@ -52,7 +57,7 @@ func (e *Engine) BeginMigration(ctx context.Context) (engine.Session, error) {
 func (s *session) lockMigrations(ctx context.Context) error {
 	for {
 		var mine bool
-		err := s.pgx.QueryRow(ctx, "select pg_try_advisory_xact_lock($1)", migrationLock).Scan(&mine)
+		err := s.pgx.QueryRow(ctx, "select pg_try_advisory_xact_lock($1)", pgx.QueryExecModeExec, migrationLock).Scan(&mine)
 		if mine || err != nil {
 			return err
 		}

@@ -33,6 +33,9 @@ const connectTimeout = 10 * time.Second
 //   - connect_timeout is 10 seconds unless it is set; 0 sets it to none.
 //   - The pool_* options of pgxpool and the options of pgx, like
 //     default_query_exec_mode, are understood.
+//   - pooler=transaction says that a pooler like PgBouncer in transaction mode
+//     stands before the server, and pooler=none that none does. Otherwise [Open]
+//     finds out.
 //   - Any other name is a setting of the server, like search_path, which
 //     refuses to connect (42704) if it knows none of that name. Those that libpq
 //     knows and pgx doesn't are an error here.
@@ -61,6 +64,7 @@ func ParseURL(url string) (*pgxpool.Config, bool, error) {
 	if problem := refused(cfg); problem != "" {
 		return nil, true, urlError(problem)
 	}
+	delete(cfg.ConnConfig.RuntimeParams, poolerOption) // the server knows no such setting
 	if cfg.ConnConfig.ConnectTimeout == 0 && !mentions(cfg, "connect_timeout", "PGCONNECT_TIMEOUT") {
 		cfg.ConnConfig.ConnectTimeout = connectTimeout
 	}
@@ -99,7 +103,7 @@ var options = []string{
 	"description_cache_capacity", "host", "krbspn", "krbsrvname", "max_protocol_version", "min_protocol_version",
 	"options", "passfile", "password", "pool_health_check_period", "pool_max_conn_idle_time",
 	"pool_max_conn_lifetime", "pool_max_conn_lifetime_jitter", "pool_max_conns", "pool_min_conns",
-	"pool_min_idle_conns", "pool_ping_timeout", "port", "require_auth", "service", "servicefile", "sslcert",
+	"pool_min_idle_conns", "pool_ping_timeout", poolerOption, "port", "require_auth", "service", "servicefile", "sslcert",
 	"sslcertmode", "sslkey", "sslmode", "sslnegotiation", "sslpassword", "sslrootcert", "sslsni",
 	"statement_cache_capacity", "target_session_attrs", "user",
 }
@@ -176,8 +180,10 @@ var paired = []string{"service", "servicefile", "sslcert", "sslkey"}
 
 // refused says what pgx accepts and thole doesn't, or "".
 func refused(cfg *pgxpool.Config) string {
-	for name := range cfg.ConnConfig.RuntimeParams {
+	for name, value := range cfg.ConnConfig.RuntimeParams {
 		switch {
+		case name == poolerOption && value != poolerTransaction && value != poolerNone:
+			return "the option " + poolerOption + " is " + poolerTransaction + " or " + poolerNone
 		case name == "ssl":
 			return "the option ssl takes only true: use sslmode"
 		case slices.Contains(foreignOptions, name):
