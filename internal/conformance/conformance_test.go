@@ -21,4 +21,8 @@ func TestConformance(t *testing.T) {
 		t.Parallel()
 		conformance.Run(t, conformance.Target{URL: testdb.Postgres})
 	})
+	t.Run("pgbouncer", func(t *testing.T) {
+		t.Parallel()
+		conformance.Run(t, conformance.Target{URL: testdb.PgBouncer, Pooled: true})
+	})
 }

@@ -243,9 +243,7 @@ func (w *world) spoilers() map[string]func(t *testing.T) (on *world, spoil func(
 				return on, func(*thole.Tx) { l.cut() }
 			},
 			"terminated": func(t *testing.T) (*world, func(*thole.Tx)) {
-				on := w.reopen(t, single)
-				id := on.connection(t)
-				return on, func(*thole.Tx) { w.terminate(t, id) }
+				return w.reopen(t, single), func(inner *thole.Tx) { w.terminate(t, backend(t, inner)) }
 			},
 		}
 	}

@@ -152,11 +152,7 @@ func lostConnection(t *testing.T, w *world) {
 		if err := insert(tx.Context(), tx, tx.Attempt()); err != nil {
 			t.Error(err)
 		}
-		var id string
-		if err := tx.GetContext(tx.Context(), &id, "select pg_backend_pid()"); err != nil {
-			t.Error(err)
-		}
-		w.terminate(t, id)
+		w.terminate(t, backend(t, tx))
 		return insert(tx.Context(), tx, 9)
 	}
 	ran, err := on.count(t, thole.SessionOptions{}, lose)
@@ -174,11 +170,15 @@ func lostConnection(t *testing.T, w *world) {
 }
 
 // lostBeforeFirst has the server end the connections while they are idle.
-// SQLite's have no other side.
+// SQLite's have no other side, and a pooler keeps its clients': there they break.
 func lostBeforeFirst(t *testing.T, w *world) {
-	on := w.reopen(t, single)
+	l := new(link)
+	on := w.reopen(t, single, l.standIfAny)
 	id := on.connection(t)
-	if w.Engine() == thole.Postgres {
+	switch {
+	case w.target.Pooled:
+		l.cut()
+	case w.Engine() == thole.Postgres:
 		w.terminate(t, id)
 	}
 	ran, err := on.count(t, thole.SessionOptions{MaxAttempts: 1}, func(tx *thole.Tx) error {
@@ -322,11 +322,7 @@ func attemptsByIsolation(t *testing.T, w *world) {
 		sql.LevelSnapshot:        5,
 		sql.LevelSerializable:    5,
 	}
-	strict := w.reopen(t, func(cfg *thole.Config) {
-		if cfg.Postgres != nil {
-			cfg.Postgres.ConnConfig.RuntimeParams["default_transaction_isolation"] = "serializable"
-		}
-	})
+	strict := w.strict(t)
 	for level, want := range levels {
 		if w.Engine() != thole.Postgres {
 			want = 5
@@ -339,6 +335,27 @@ func attemptsByIsolation(t *testing.T, w *world) {
 		ran, err := configured.count(t, thole.SessionOptions{}, fail)
 		wantRan(t, "configured "+level.String(), ran, err, want, kind)
 	}
+}
+
+// strict is a world where SERIALIZABLE is PostgreSQL's default. That of a
+// database is used, as a pooler takes no settings from its clients, and of one
+// that no connection has led to before.
+func (w *world) strict(t *testing.T) *world {
+	t.Helper()
+	if w.Engine() != thole.Postgres {
+		return w.reopen(t)
+	}
+	url := w.target.URL(t)
+	cfg, err := thole.ParseURL(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.exec(t, "alter database "+cfg.Postgres.ConnConfig.Database+" set default_transaction_isolation = serializable")
+	strict := newWorld(t, Target{URL: func(testing.TB) string { return url }, Pooled: w.target.Pooled})
+	if got := strict.value(t, "show default_transaction_isolation"); got != "serializable" {
+		t.Fatalf("got the default %s, want serializable", got)
+	}
+	return strict
 }
 
 // pausesAreRandom measures them by a clock that stands still meanwhile.

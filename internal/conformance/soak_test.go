@@ -31,6 +31,9 @@ const (
 func TestSoak(t *testing.T) { //nolint:paralleltest // it counts the goroutines of the process
 	t.Run("sqlite", func(t *testing.T) { soak(t, Target{URL: testdb.SQLite}) })     //nolint:paralleltest // as above
 	t.Run("postgres", func(t *testing.T) { soak(t, Target{URL: testdb.Postgres}) }) //nolint:paralleltest // as above
+	t.Run("pgbouncer", func(t *testing.T) {                                         //nolint:paralleltest // as above
+		soak(t, Target{URL: testdb.PgBouncer, Pooled: true})
+	})
 }
 
 func soak(t *testing.T, target Target) {
@@ -106,10 +109,15 @@ func (s *soaking) warmUp() {
 }
 
 // backends are PostgreSQL's processes for the soak and their states, or SQLite's
-// connection that writes.
+// connection that writes. Behind a pooler the processes are nobody's, but must
+// all be idle.
 func (s *soaking) backends() []string {
 	if s.Engine() != thole.Postgres {
 		return []string{s.connection(s.t)}
+	}
+	if s.target.Pooled {
+		s.awaitIdle()
+		return nil
 	}
 	var backends []string
 	const query = "select pid || ' ' || state from pg_stat_activity where application_name = 'soak' order by pid"
@@ -120,6 +128,13 @@ func (s *soaking) backends() []string {
 		s.t.Errorf("connections: got %q, want %d that are idle", backends, soakWorkers)
 	}
 	return backends
+}
+
+// awaitIdle waits until no process of PostgreSQL's runs anything for the soak.
+func (s *soaking) awaitIdle() {
+	const query = "select count(*) from pg_stat_activity where datname = current_database() " +
+		"and backend_type = 'client backend' and pid <> pg_backend_pid() and state <> 'idle'"
+	eventually(s.t, "all processes are idle", func() bool { return s.value(s.t, query) == "0" })
 }
 
 func (s *soaking) work() {

@@ -19,6 +19,11 @@ import (
 type Target struct {
 	// URL is that of an empty database for one test.
 	URL func(tb testing.TB) string
+
+	// Pooled says that PgBouncer pools transactions in front of PostgreSQL. A
+	// client's connection to it outlives the server's, and a session's
+	// statements find another server process than those of the last session.
+	Pooled bool
 }
 
 // sentence is a sentence and its test.
@@ -30,7 +35,7 @@ type sentence struct {
 // Run holds target against every sentence.
 func Run(t *testing.T, target Target) {
 	t.Helper()
-	for _, section := range [][]sentence{outcome, contexts, nesting, retries, statements, hooks, ambiguity, ownership, deadlock} {
+	for _, section := range [][]sentence{outcome, contexts, nesting, retries, statements, hooks, ambiguity, ownership, poolers, deadlock} {
 		for _, s := range section {
 			t.Run(s.name, func(t *testing.T) {
 				t.Parallel()
@@ -217,7 +222,7 @@ func (w *world) connection(t *testing.T) string {
 	defer cancel()
 	id, err := thole.WithSession(ctx, w, func(tx *thole.Tx) (id string, err error) {
 		if tx.Engine() == thole.Postgres {
-			err = tx.GetContext(tx.Context(), &id, "select pg_backend_pid()")
+			err = tx.GetContext(tx.Context(), &id, "select "+w.whose())
 			return id, err
 		}
 		// A temporary table ends with its connection.
@@ -235,18 +240,46 @@ func (w *world) connection(t *testing.T) string {
 	return id
 }
 
-// terminate ends a connection of PostgreSQL's from outside.
-func (w *world) terminate(t *testing.T, connection string) {
-	t.Helper()
-	w.value(t, "select pg_terminate_backend(?::text::int)", connection)
-	w.awaitEnd(t, connection)
+// whose is the expression that tells PostgreSQL's connections apart: the process
+// at the other end. Behind a pooler that is anybody's, and what the session's
+// pool has is the connection to the pooler, which puts its address into
+// application_name.
+func (w *world) whose() string {
+	if w.target.Pooled {
+		return "current_setting('application_name')"
+	}
+	return "pg_backend_pid()"
 }
 
-// awaitEnd waits until PostgreSQL has ended a connection.
+// backend is PostgreSQL's process that runs a session.
+func backend(t *testing.T, tx *thole.Tx) string {
+	t.Helper()
+	var pid string
+	if err := tx.GetContext(tx.Context(), &pid, "select pg_backend_pid()"); err != nil {
+		t.Error(err)
+	}
+	return pid
+}
+
+// terminate ends a process of PostgreSQL's from outside.
+func (w *world) terminate(t *testing.T, pid string) {
+	t.Helper()
+	w.value(t, "select pg_terminate_backend(?::text::int)", pid)
+	eventually(t, "the server has ended the process", func() bool {
+		return w.value(t, "select count(*) from pg_stat_activity where pid::text = ?", pid) == "0"
+	})
+}
+
+// awaitEnd waits until PostgreSQL has ended what runs on a connection. Behind a
+// pooler the process may live on, with nothing to do.
 func (w *world) awaitEnd(t *testing.T, connection string) {
 	t.Helper()
-	eventually(t, "the server has ended the connection", func() bool {
-		return w.value(t, "select count(*) from pg_stat_activity where pid::text = ?", connection) == "0"
+	query := "select count(*) from pg_stat_activity where pid::text = ?"
+	if w.target.Pooled {
+		query = "select count(*) from pg_stat_activity where application_name = ? and state <> 'idle'"
+	}
+	eventually(t, "the server has ended what runs on the connection", func() bool {
+		return w.value(t, query, connection) == "0"
 	})
 }
 
