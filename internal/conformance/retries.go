@@ -545,11 +545,14 @@ func serializationInFn(t *testing.T, w *world) {
 	}
 }
 
-// beside runs a session while another is open, and waits for nothing.
+// beside runs a session while another is open, in another goroutine than that,
+// and waits for nothing.
 func (w *world) beside(t *testing.T, level sql.IsolationLevel, fn func(tx *thole.Tx) error) error {
 	t.Helper()
 	opts := thole.SessionOptions{Isolation: level, LockTimeout: time.Millisecond, MaxAttempts: 1}
-	return w.WithSessionOptions(t.Context(), opts, fn)
+	ended := make(chan error, 1)
+	go func() { ended <- w.WithSessionOptions(t.Context(), opts, fn) }()
+	return receive(t, ended)
 }
 
 // wantConflict checks what becomes of a session that failed because of another,
