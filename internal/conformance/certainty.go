@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/tholedb/thole"
+	"github.com/tholedb/thole/internal/testdb"
 )
 
 // ambiguity is section E: what is said of a COMMIT whose answer did not come.
@@ -24,6 +25,7 @@ var ambiguity = []sentence{
 	)},
 	{"E3", readOnlyIsNeverUnknown},
 	{"E3a", commitIsExtended},
+	{"E3b", unreplicatedIsNotNil},
 	{"E4", commitIsSentOnce},
 	{"E5", clauses(
 		sentence{"once", nothingRunsTwice},
@@ -143,6 +145,45 @@ func commitIsExtended(t *testing.T, w *world) {
 	sent := l.since(mark)
 	if !strings.Contains(sent, "> P\x00\x00\x00\x0e\x00commit\x00") || strings.Contains(sent, "Q\x00\x00\x00\x0bcommit") {
 		t.Errorf("sent %q, want COMMIT by the extended protocol", sent)
+	}
+}
+
+// unreplicatedIsNotNil has a COMMIT wait for a standby that never comes, and ends
+// the wait: the server answers COMMIT and warns. SQLite has no standbys.
+//
+// https://www.postgresql.org/docs/current/warm-standby.html#SYNCHRONOUS-REPLICATION
+func unreplicatedIsNotNil(t *testing.T, w *world) {
+	if w.Engine() != thole.Postgres {
+		wantDefinite(t, w)
+		return
+	}
+	own := newWorld(t, Target{URL: testdb.PostgresWaiting})
+	on := own.reopen(t, func(cfg *thole.Config) { cfg.Postgres.ConnConfig.RuntimeParams["synchronous_commit"] = "on" })
+	const add = "insert into item (id, name) values (1, 'one')"
+	for name, run := range map[string]func(ctx context.Context) error{
+		"session": func(ctx context.Context) error {
+			return on.WithSession(ctx, func(tx *thole.Tx) error { _, err := tx.ExecContext(ctx, add); return err })
+		},
+		"statement": func(ctx context.Context) error { _, err := on.ExecContext(ctx, add); return err },
+		"argument": func(ctx context.Context) error {
+			_, err := on.ExecContext(ctx, "insert into item (id, name) values (?, 'one')", 1)
+			return err
+		},
+		"script": func(ctx context.Context) error { _, err := on.ExecContext(ctx, add+"; select 1"); return err },
+	} {
+		for how, end := range map[string]string{"cancelled": "pg_cancel_backend", "terminated": "pg_terminate_backend"} {
+			ended := make(chan error, 1)
+			go func() { ended <- run(bounded(t)) }()
+			const waits = " from pg_stat_activity where datname = current_database() and wait_event = 'SyncRep'"
+			eventually(t, "the COMMIT waits for its standby", func() bool { return own.value(t, "select count(*)"+waits) == "1" })
+			own.value(t, "select "+end+"(pid)"+waits)
+			err := receive(t, ended)
+			if !errors.Is(err, thole.ErrCommitUnknown) || thole.OutcomeOf(err) != thole.Unknown {
+				t.Errorf("%s, %s: got error %v, want %v", name, how, err, thole.ErrCommitUnknown)
+			}
+			own.wantItems(t, 1)
+			own.exec(t, "delete from item")
+		}
 	}
 }
 

@@ -19,12 +19,13 @@ type host struct {
 	bin     string              // the folder of initdb and postgres
 	parents []string            // folders to put the server's directory in, best first
 	cache   string              // the folder of initialised clusters; empty: none are kept
+	more    []string            // settings, besides those of each server
 	cred    *syscall.Credential // whom the server runs as; nil: as we do
 }
 
-// local starts a server from the programs found on this machine. It returns no
-// server where there are none.
-func local(ctx context.Context) (*Server, []Passed, error) {
+// local starts a server from the programs found on this machine, with more
+// settings than a server of ours has. It returns no server where there are none.
+func local(ctx context.Context, more ...string) (*Server, []Passed, error) {
 	bin, passed := findBinaries()
 	if bin == "" {
 		return nil, passed, nil
@@ -34,6 +35,7 @@ func local(ctx context.Context) (*Server, []Passed, error) {
 		parents: append(memoryDirs(), os.TempDir(), "/tmp"),
 		cache:   cacheDir(),
 		cred:    account(),
+		more:    more,
 	}
 	s, err := h.start(ctx)
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -73,7 +74,7 @@ func (h host) serve(ctx context.Context, dir string, lock *os.File) (*Server, er
 		filepath.Join(h.bin, "postgres"), "-D", dataName, "-p", strconv.Itoa(port),
 		"-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=" + sockets,
 	}
-	for _, s := range settings {
+	for _, s := range slices.Concat(settings, h.more) {
 		args = append(args, "-c", s)
 	}
 	pidFile := filepath.Join(dir, dataName, "postmaster.pid")

@@ -435,7 +435,7 @@ func helperServer(t *testing.T, parent string) (*Server, error) {
 		return Find(t.Context())
 	}
 	bin, _ := findBinaries()
-	return host{bin, []string{parent}, os.Getenv(helperCache), account()}.start(t.Context())
+	return host{bin, []string{parent}, os.Getenv(helperCache), nil, account()}.start(t.Context())
 }
 
 // process is another process with a server.

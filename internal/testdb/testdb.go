@@ -33,6 +33,15 @@ func Postgres(tb testing.TB) string {
 	return within(tb, server, name)
 }
 
+// PostgresWaiting returns the URL of an empty database whose server waits, with
+// synchronous_commit=on, for a standby that never comes. Without the programs
+// for one it does as [Postgres] does.
+func PostgresWaiting(tb testing.TB) string {
+	tb.Helper()
+	server := find(tb, pgserver.FindWaiting)
+	return within(tb, server, newDatabase(tb, server))
+}
+
 // PgBouncer returns the URL of an empty database behind a PgBouncer in
 // transaction mode. Without one, or without a server, it does as [Postgres]
 // does.
