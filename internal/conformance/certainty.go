@@ -169,6 +169,8 @@ func unreplicatedIsNotNil(t *testing.T, w *world) {
 			_, err := on.ExecContext(ctx, "insert into item (id, name) values (?, 'one')", 1)
 			return err
 		},
+		"row":    func(ctx context.Context) error { return on.GetContext(ctx, new(int), add+" returning id") },
+		"rows":   func(ctx context.Context) error { return on.SelectContext(ctx, &[]int{}, add+" returning id") },
 		"script": func(ctx context.Context) error { _, err := on.ExecContext(ctx, add+"; select 1"); return err },
 	} {
 		for how, end := range map[string]string{"cancelled": "pg_cancel_backend", "terminated": "pg_terminate_backend"} {

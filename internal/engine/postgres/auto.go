@@ -4,8 +4,10 @@ import (
 	"context"
 	"database/sql/driver"
 	"errors"
+	"io"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/tholedb/thole/internal/engine"
 	"github.com/tholedb/thole/internal/sqltext"
@@ -46,6 +48,39 @@ func (a *auto) ExecContext(ctx context.Context, query string, args []driver.Name
 		return nil, errUnreplicated()
 	}
 	return a.result(rows.CommandTag()), nil
+}
+
+// QueryContext implements [driver.QueryerContext].
+func (a *auto) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
+	rows, err := a.conn.QueryContext(ctx, query, args)
+	if err != nil {
+		return nil, err
+	}
+	return &autoRows{rows.(*stdlib.Rows), a}, nil
+}
+
+// autoRows are rows outside a session, whose end is that of a transaction.
+type autoRows struct {
+	*stdlib.Rows
+	auto *auto
+}
+
+// Next implements [driver.Rows].
+func (r *autoRows) Next(dest []driver.Value) error {
+	err := r.Rows.Next(dest)
+	if errors.Is(err, io.EOF) && r.auto.missedStandbys() {
+		return errUnreplicated()
+	}
+	return err
+}
+
+// Close implements [driver.Rows].
+func (r *autoRows) Close() error {
+	err := r.Rows.Close()
+	if err == nil && r.auto.missedStandbys() {
+		return errUnreplicated()
+	}
+	return err
 }
 
 // PrepareContext implements [driver.ConnPrepareContext].

@@ -280,8 +280,16 @@ func TestCommitTimesOut(t *testing.T) {
 // an error of the server says that leaves the connection standing.
 func FuzzOutcome(f *testing.F) {
 	for _, seed := range []struct{ severity, code, tag string }{
-		{"ERROR", "40001", ""}, {"FATAL", "57P01", ""}, {"PANIC", "XX000", ""}, {"ERROR", "40003", ""}, {"ERROR", "08006", ""},
-		{"", "", "COMMIT"}, {"", "", "ROLLBACK"}, {"", "0", ""}, {"ERREUR", "23505", ""}, {"", "", "\xff"},
+		{"ERROR", "40001", ""},
+		{"FATAL", "57P01", ""},
+		{"PANIC", "XX000", ""},
+		{"ERROR", "40003", ""},
+		{"ERROR", "08006", ""},
+		{"", "", "COMMIT"},
+		{"", "", "ROLLBACK"},
+		{"", "0", ""},
+		{"ERREUR", "23505", ""},
+		{"", "", "\xff"},
 	} {
 		f.Add(seed.severity, seed.code, seed.tag, false, false, false)
 		f.Add(seed.severity, seed.code, seed.tag, true, false, false)
