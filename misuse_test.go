@@ -186,7 +186,7 @@ func TestBeginInside(t *testing.T) {
 			t.Error(err)
 		}
 		err = db.WithSessionOptions(t.Context(), thole.SessionOptions{ReadOnly: true}, func(tx *thole.Tx) error {
-			_, err := db.Sqlx().BeginTxx(tx.Context(), nil) // ends with the session, and so does what it started
+			_, err := db.Sqlx().BeginTxx(tx.Context(), nil)
 			return err
 		})
 		if err != nil {
@@ -353,29 +353,6 @@ func TestPreparedStatementsGo(t *testing.T) {
 		})
 		if err != nil {
 			t.Error(err)
-		}
-	})
-}
-
-// TestContextEndsWithSession lets go what was started with the session's ctx.
-func TestContextEndsWithSession(t *testing.T) {
-	t.Parallel()
-	dbtest.EachDatabase(t, func(t *testing.T, db *thole.DB) {
-		var ctx, nested context.Context
-		err := db.WithSession(t.Context(), func(tx *thole.Tx) error {
-			ctx = tx.Context()
-			tx.OnCommit(func(hook context.Context) {
-				if hook.Err() != nil {
-					t.Error("the ctx of a hook is done")
-				}
-			})
-			return tx.WithSession(ctx, func(inner *thole.Tx) error { nested = inner.Context(); return nested.Err() })
-		})
-		if err != nil || ctx.Err() == nil || nested.Err() == nil || !errors.Is(context.Cause(ctx), thole.ErrTxDone) {
-			t.Errorf("got error %v; the ctx has ended by %v, want it ended by %v", err, context.Cause(ctx), thole.ErrTxDone)
-		}
-		if err := db.WithSession(ctx, func(*thole.Tx) error { return nil }); !errors.Is(err, thole.ErrTxDone) {
-			t.Errorf("got error %v, want %v", err, thole.ErrTxDone)
 		}
 	})
 }

@@ -27,8 +27,7 @@ type Tx struct {
 	parent  *Tx // the level outside, nil at the outermost
 	opts    SessionOptions
 	ctx     context.Context
-	given   context.Context    // ends when ctx does, but for the session's end
-	cancel  context.CancelFunc // ends ctx, and releases what it holds
+	cancel  context.CancelFunc // releases what ctx holds
 	caller  engine.Caller      // where the level was opened
 	viewing sync.Once          // makes view
 
@@ -61,10 +60,9 @@ type session struct {
 }
 
 // Context is the session's: it has the values of the ctx that the session was
-// opened with, ends when that ends, when Timeout has passed or with the
-// session, and carries the session, so that WithSession and queries on the DB,
-// given it or a ctx made from it, run inside. What shall go on when the session
-// has ended takes [context.WithoutCancel] of it.
+// opened with, ends when that ends or when Timeout has passed, and carries the
+// session, so that WithSession and queries on the DB, given it or a ctx made
+// from it, run inside.
 func (tx *Tx) Context() context.Context { return tx.ctx }
 
 // Attempt is 1 when fn runs for the first time, 2 when it runs again.
@@ -115,10 +113,8 @@ func (db *DB) begin(ctx context.Context, opts SessionOptions, info *engine.Info,
 	}
 	s := &session{inner: inner, info: info, attempt: attempt}
 	s.idle.L = &s.mu
-	tx := &Tx{db: db, session: s, opts: opts, caller: info.Caller, given: ctx}
+	tx := &Tx{db: db, session: s, opts: opts, caller: info.Caller, cancel: func() {}}
 	tx.queries = queries{on: db, in: tx}
-	ctx, cancel := context.WithCancelCause(ctx)
-	tx.cancel = func() { cancel(tx.whyDone()) }
 	tx.ctx = context.WithValue(ctx, sessionKey{db}, tx)
 	s.top = tx
 	return tx, nil
@@ -143,10 +139,7 @@ func (tx *Tx) open(ctx context.Context, opts SessionOptions) (*Tx, error) {
 		}
 	}
 	ctx, inner.cancel = tx.within(ctx, opts.Timeout)
-	inner.ctx, inner.given = context.WithValue(ctx, sessionKey{tx.db}, inner), ctx
-	if ctx.Done() == tx.ctx.Done() {
-		inner.given = tx.given
-	}
+	inner.ctx = context.WithValue(ctx, sessionKey{tx.db}, inner)
 	tx.session.release(inner)
 	return inner, nil
 }
@@ -165,8 +158,7 @@ func (tx *Tx) within(ctx context.Context, timeout time.Duration) (context.Contex
 // statement is given the ctx that the session was opened with, or one that tx
 // gave out, it costs nothing.
 func (tx *Tx) join(ctx context.Context) (context.Context, context.CancelFunc) {
-	given := tx.given.Done()
-	if given == nil || ctx.Done() == given || ctx.Done() == tx.ctx.Done() {
+	if tx.ctx.Done() == nil || ctx.Done() == tx.ctx.Done() {
 		return ctx, func() {}
 	}
 	endDeadline := context.CancelFunc(func() {})
