@@ -33,11 +33,12 @@ type linkConn struct {
 	net.Conn
 	link *link
 
-	frozen bool
-	eats   string // what is answered to a text with this in it gets lost, with the connection
-	eating bool
-	old    string // is replaced in what is read
-	new    string
+	cancels bool // is a cancel request
+	frozen  bool
+	eats    string // what is answered to a text with this in it gets lost, with the connection
+	eating  bool
+	old     string // is replaced in what is read
+	new     string
 }
 
 // link reopens a PostgreSQL database over a link.
@@ -81,8 +82,16 @@ func (l *link) each(change func(*linkConn)) {
 	}
 }
 
-// cut breaks the connections.
-func (l *link) cut() { l.each(func(c *linkConn) { _ = c.Conn.Close() }) }
+// cut breaks the connections. Cancel requests that are under way are left alone:
+// PgBouncer 1.18 ends when one is broken off
+// (https://github.com/pgbouncer/pgbouncer/pull/846).
+func (l *link) cut() {
+	l.each(func(c *linkConn) {
+		if !c.cancels {
+			_ = c.Conn.Close()
+		}
+	})
+}
 
 // freeze makes the server unreachable: what is written gets lost, and nothing
 // comes back.
@@ -126,6 +135,12 @@ func (l *link) since(mark int) string {
 	return b.String()
 }
 
+// cancelRequest is how a connection for a cancel request begins: its length and
+// its code.
+//
+// https://www.postgresql.org/docs/current/protocol-message-formats.html (CancelRequest)
+var cancelRequest = []byte{0, 0, 0, 16, 4, 210, 22, 46}
+
 // Write sends, unless the server can't be reached.
 func (c *linkConn) Write(data []byte) (int, error) {
 	if !c.sending(data) {
@@ -138,6 +153,7 @@ func (c *linkConn) sending(data []byte) bool {
 	c.link.mu.Lock()
 	defer c.link.mu.Unlock()
 	c.link.log = append(c.link.log, packet{true, string(data)})
+	c.cancels = c.cancels || bytes.HasPrefix(data, cancelRequest)
 	c.eating = c.eating || c.eats != "" && bytes.Contains(data, []byte(c.eats))
 	return !c.frozen
 }
