@@ -56,7 +56,7 @@ func (c *conn) begin(ctx context.Context, text string) error {
 	err := c.control(ctx, text)
 	c.undone = false
 	if err != nil {
-		_ = c.rollback(ctx) // ctx may have ended when the transaction had just begun
+		_, _ = c.rollback(ctx) // ctx may have ended when the transaction had just begun
 	}
 	return err
 }
@@ -66,20 +66,26 @@ func (c *conn) commit(ctx context.Context) error {
 	err := c.settle(ctx, "COMMIT")
 	if err != nil {
 		c.note(err)
-		_ = c.rollback(ctx)
+		_, _ = c.rollback(ctx)
 	}
 	return err
 }
 
-// rollback ends the transaction if there is one. A connection on which it fails is broken.
-func (c *conn) rollback(ctx context.Context) error {
-	err := c.settle(ctx, "ROLLBACK")
-	var failure *sqlite.Error
-	if errors.As(err, &failure) && failure.Code() == sqlite3.SQLITE_ERROR {
-		return nil // there is none: https://sqlite.org/lang_transaction.html
+// rollback ends the transaction, and reports whether there was one. A connection on which it fails is broken.
+func (c *conn) rollback(ctx context.Context) (open bool, err error) {
+	err = c.settle(ctx, "ROLLBACK")
+	if isWithout(err) {
+		return false, nil
 	}
 	c.broken = c.broken || err != nil
-	return err
+	return true, err
+}
+
+// isWithout reports whether COMMIT or ROLLBACK failed because no transaction is open, or BEGIN because one is:
+// https://sqlite.org/lang_transaction.html. There is no other way to ask.
+func isWithout(err error) bool {
+	var failure *sqlite.Error
+	return errors.As(err, &failure) && failure.Code() == sqlite3.SQLITE_ERROR
 }
 
 // mend makes a broken connection that could not be replaced, as the database lives in it, one without a transaction.
@@ -88,7 +94,8 @@ func (c *conn) mend(ctx context.Context) error {
 		return nil
 	}
 	c.broken = false
-	return c.rollback(ctx)
+	_, err := c.rollback(ctx)
+	return err
 }
 
 // note takes note of an error after which the connection can't be trusted.

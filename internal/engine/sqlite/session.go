@@ -56,10 +56,15 @@ func (e *Engine) start(ctx context.Context, want claim) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	if want.readOnly {
-		err = slot.conn.begin(context.WithoutCancel(ctx), "BEGIN")
-	} else {
-		err = slot.conn.beginImmediate(ctx, want.patience, since)
+	begin := func() error {
+		if want.readOnly {
+			return slot.conn.begin(context.WithoutCancel(ctx), "BEGIN")
+		}
+		return slot.conn.beginImmediate(ctx, want.patience, since)
+	}
+	if err = begin(); isWithout(err) {
+		e.env.Log.WarnContext(ctx, "thole: a transaction was left open on a connection, and is rolled back", "database", e.name)
+		err = begin()
 	}
 	if err != nil {
 		e.release(slot)
@@ -249,34 +254,63 @@ func (s *session) control(ctx context.Context, text string, depth int) error {
 // Commit implements [engine.Session]. SQLite's COMMIT is waited for.
 func (s *session) Commit(ctx context.Context, _ bool) (engine.Outcome, error) {
 	defer s.engine.release(s.slot)
-	if err := s.commit(ctx); err != nil {
-		return engine.RolledBack, err
+	err := s.commit(ctx)
+	return outcomeOf(err), err
+}
+
+// errControlled says that the transaction has ended, and neither we nor SQLite by itself ended it.
+var errControlled = &engine.Error{
+	Kind:    engine.ErrTxControl,
+	Message: "something ended the transaction of the session, and what it did before may be committed",
+	Retry:   engine.RetryForbidden,
+	Aborts:  engine.AbortsSession,
+}
+
+// outcomeOf returns what became of a session whose end failed with err. COMMIT itself says what became of it.
+func outcomeOf(err error) engine.Outcome {
+	switch {
+	case err == nil:
+		return engine.Committed
+	case errors.Is(err, error(errControlled)):
+		return engine.Unknown
 	}
-	return engine.Committed, nil
+	return engine.RolledBack
 }
 
 func (s *session) commit(ctx context.Context) error {
 	if err := s.gone(); err != nil {
 		return err
 	}
-	if err := s.conn.commit(ctx); err != nil {
-		return during(ctx, "commit", err)
+	err := s.conn.commit(ctx)
+	switch {
+	case err == nil:
+		return nil
+	case isWithout(err):
+		return errControlled
 	}
-	return nil
+	return during(ctx, "commit", err)
 }
 
 // Rollback implements [engine.Session].
 func (s *session) Rollback(ctx context.Context, cause error) (engine.Outcome, error) {
 	defer s.engine.release(s.slot)
-	return engine.RolledBack, s.rollback(ctx, cause)
+	err := s.rollback(ctx, cause)
+	if err == nil {
+		return engine.RolledBack, nil
+	}
+	return outcomeOf(err), err
 }
 
 func (s *session) rollback(ctx context.Context, cause error) error {
 	if s.conn.undone {
 		return nil
 	}
-	if err := s.conn.rollback(ctx); err != nil {
+	open, err := s.conn.rollback(ctx)
+	switch {
+	case err != nil:
 		return errors.Join(cause, during(ctx, "roll back", err))
+	case !open:
+		return errors.Join(cause, errControlled)
 	}
 	return nil
 }

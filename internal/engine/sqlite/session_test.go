@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"modernc.org/sqlite"
 
 	"github.com/tholedb/thole/internal/engine"
 )
@@ -580,4 +581,45 @@ func TestValues(t *testing.T) {
 		same(t, fmt.Sprintf("%T", want), value(t, c, "SELECT ?", want), want)
 	}
 	same(t, "?2, ?1", rowsOf(t, c, "SELECT ?2, ?1", int64(1), int64(2)), [][]driver.Value{{int64(2), int64(1)}})
+}
+
+// TestTransactionEndedBehindOurBack ends the transaction by what a connection
+// hook was given: what it did may be committed.
+func TestTransactionEndedBehindOurBack(t *testing.T) {
+	t.Parallel()
+	var raw sqlite.ExecQuerierContext
+	e, err := Open(t.Context(), Config{Driver: func(d *sqlite.Driver) error {
+		d.RegisterConnectionHook(func(c sqlite.ExecQuerierContext, _ string) error { raw = c; return nil })
+		return nil
+	}}, quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close(t.Context())
+	cause := errors.New("cause")
+	for text, want := range map[string]engine.Outcome{"COMMIT": engine.Unknown, "ROLLBACK": engine.RolledBack} {
+		for _, commits := range []bool{true, false} {
+			s, err := e.Begin(t.Context(), engine.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			exec(t, s, "CREATE TABLE IF NOT EXISTS t (a)")
+			if _, err := raw.ExecContext(t.Context(), text, nil); err != nil {
+				t.Fatal(err)
+			}
+			var outcome engine.Outcome
+			if commits {
+				outcome, err = s.Commit(t.Context(), true)
+			} else {
+				outcome, err = s.Rollback(t.Context(), cause)
+			}
+			// Of its own ROLLBACK SQLite tells: nothing was committed.
+			if outcome != want || (want == engine.Unknown) != errors.Is(err, engine.ErrTxControl) || commits && err == nil {
+				t.Errorf("%s, and then commit is %t: got outcome %d and error %v, want %d", text, commits, outcome, err, want)
+			}
+			if err != nil && !commits && !errors.Is(err, cause) {
+				t.Errorf("%s: got error %v, want the cause in it", text, err)
+			}
+		}
+	}
 }
