@@ -136,9 +136,11 @@ func (a *auto) Failed(ctx context.Context, err error) *engine.Error {
 	if errors.Is(failed.Kind, engine.ErrCommitUnknown) {
 		return failed
 	}
-	if a.sent && unanswered(err) && (failed.Code != "" || a.pgx.IsClosed()) {
+	answered := !a.pgx.IsClosed() && (failed.Code == "" || failed.Code == protocolViolation)
+	if a.sent && unanswered(err) && !answered {
 		return unknownBy(failed)
 	}
+	a.once = a.once || failed.Code == readOnlyTransaction
 	return failed
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/tholedb/thole/internal/engine"
 )
@@ -202,5 +203,21 @@ func TestAutoConnWithTransaction(t *testing.T) {
 	}
 	if got := e.pool.Stat().NewConnsCount(); got != 2 {
 		t.Errorf("connections made: got %d, want 2", got)
+	}
+}
+
+// TestAutoConnRefused has the server refuse a statement by errors of the class of
+// lost connections, on a connection that goes on: nothing was executed.
+func TestAutoConnRefused(t *testing.T) {
+	t.Parallel()
+	e := open(t, maxConns(1))
+	for code, unknown := range map[string]bool{"08P01": false, "08006": true, "40003": true, "57P01": true, "23505": false} {
+		c := take(t, e)
+		mustExec(t, c, "select 1")
+		failed := c.Failed(testContext(t), &pgconn.PgError{Severity: "ERROR", SeverityUnlocalized: "ERROR", Code: code})
+		if got := errors.Is(failed, engine.ErrCommitUnknown); got != unknown {
+			t.Errorf("%s: got %v, is it unknown? want %t", code, failed, unknown)
+		}
+		c.Close()
 	}
 }

@@ -20,6 +20,15 @@ import (
 // at its beginning.
 const activeTransaction = "25001"
 
+// readOnlyTransaction is the SQLSTATE of a write where nothing can be written. In
+// a session that writes, the server was promoted away from, or demoted: nobody
+// else shall get its connection.
+const readOnlyTransaction = "25006"
+
+// protocolViolation is the SQLSTATE of, among others, a Bind that does not fit
+// the statement. The connection goes on, and nothing was executed.
+const protocolViolation = "08P01"
+
 // queryCanceled is the SQLSTATE of statement_timeout, of a cancel that a context
 // sent, and of pg_cancel_backend.
 const queryCanceled = "57014"
@@ -33,24 +42,26 @@ type meaning struct {
 //
 // https://www.postgresql.org/docs/current/errcodes-appendix.html
 var meanings = map[string]meaning{
-	"23502":           {engine.ErrNotNull, engine.RetryNever},
-	"23503":           {engine.ErrForeignKey, engine.RetryNever},
-	"23505":           {engine.ErrUnique, engine.RetryNever},
-	"23514":           {engine.ErrCheck, engine.RetryNever},
-	"23P01":           {engine.ErrExclusion, engine.RetryNever},
-	activeTransaction: {errors.ErrUnsupported, engine.RetryNever},
-	"25006":           {engine.ErrReadOnly, engine.RetryNever},
-	"25P02":           {engine.ErrTxAborted, engine.RetryNever},
-	"25P03":           {engine.ErrConnLost, engine.RetryAsked},
-	"25P04":           {engine.ErrConnLost, engine.RetryAsked},
-	"40001":           {engine.ErrSerialization, engine.RetryAsked},
-	"40P01":           {engine.ErrDeadlock, engine.RetryAsked},
-	"55P03":           {engine.ErrLocked, engine.RetryAsked},
-	queryCanceled:     {engine.ErrTimeout, engine.RetryNever},
-	"57P01":           {engine.ErrConnLost, engine.RetryAsked},
-	"57P02":           {engine.ErrConnLost, engine.RetryAsked},
-	"57P03":           {engine.ErrConnLost, engine.RetryAsked},
-	"57P05":           {engine.ErrConnLost, engine.RetryAsked},
+	"23502":             {engine.ErrNotNull, engine.RetryNever},
+	"23503":             {engine.ErrForeignKey, engine.RetryNever},
+	"23505":             {engine.ErrUnique, engine.RetryNever},
+	"23514":             {engine.ErrCheck, engine.RetryNever},
+	"23P01":             {engine.ErrExclusion, engine.RetryNever},
+	activeTransaction:   {errors.ErrUnsupported, engine.RetryNever},
+	readOnlyTransaction: {engine.ErrReadOnly, engine.RetryNever},
+	"25P02":             {engine.ErrTxAborted, engine.RetryNever},
+	"25P03":             {engine.ErrConnLost, engine.RetryAsked},
+	"25P04":             {engine.ErrConnLost, engine.RetryAsked},
+	"40001":             {engine.ErrSerialization, engine.RetryAsked},
+	"40P01":             {engine.ErrDeadlock, engine.RetryAsked},
+	"53200":             {nil, engine.RetryAsked},
+	"53300":             {nil, engine.RetryAsked},
+	"55P03":             {engine.ErrLocked, engine.RetryAsked},
+	queryCanceled:       {engine.ErrTimeout, engine.RetryNever},
+	"57P01":             {engine.ErrConnLost, engine.RetryAsked},
+	"57P02":             {engine.ErrConnLost, engine.RetryAsked},
+	"57P03":             {engine.ErrConnLost, engine.RetryAsked},
+	"57P05":             {engine.ErrConnLost, engine.RetryAsked},
 }
 
 // explain says what an error of pgx means by itself. query is the text of the

@@ -15,6 +15,7 @@ type session struct {
 	*conn
 	opts    engine.Options
 	depth   int           // savepoints that are open
+	reading int           // the depth of the outermost that is read-only, or 0
 	aborted *engine.Error // the failure that aborted the transaction, or nil
 }
 
@@ -25,6 +26,9 @@ func (s *session) Failed(ctx context.Context, err error) *engine.Error {
 	failed := s.explain(ctx, err)
 	if failed.Aborts == engine.AbortsLevel && s.aborted == nil {
 		s.aborted = failed
+	}
+	if failed.Code == readOnlyTransaction && !s.opts.ReadOnly && s.reading == 0 {
+		failed.Retry, s.once = engine.RetryAsked, true
 	}
 	if s.ended() {
 		failed.Aborts = engine.AbortsSession
@@ -50,6 +54,9 @@ func (s *session) Savepoint(ctx context.Context, readOnly bool) error {
 		return fmt.Errorf("savepoint: %w", s.Failed(ctx, err))
 	}
 	s.depth++
+	if readOnly && s.reading == 0 {
+		s.reading = s.depth
+	}
 	return nil
 }
 
@@ -58,8 +65,16 @@ func (s *session) Release(ctx context.Context) error {
 	if err := s.run(ctx, fmt.Sprintf("release thole_%d", s.depth)); err != nil {
 		return fmt.Errorf("release savepoint: %w", s.Failed(ctx, err))
 	}
-	s.depth--
+	s.pop()
 	return nil
+}
+
+// pop notes that the innermost savepoint has ended.
+func (s *session) pop() {
+	s.depth--
+	if s.reading > s.depth {
+		s.reading = 0
+	}
 }
 
 // RollbackTo implements [engine.Session]. The savepoint is released too, or the
@@ -68,7 +83,7 @@ func (s *session) RollbackTo(ctx context.Context) error {
 	if err := s.run(ctx, fmt.Sprintf("rollback to thole_%[1]d; release thole_%[1]d", s.depth)); err != nil {
 		return fmt.Errorf("roll back to savepoint: %w", s.Failed(ctx, err))
 	}
-	s.depth--
+	s.pop()
 	s.aborted = nil
 	return nil
 }

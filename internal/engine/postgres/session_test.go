@@ -519,3 +519,56 @@ func TestStatementWhileRowsAreOpen(t *testing.T) {
 	}
 	mustExec(t, s, "select 1")
 }
+
+// TestServerTurnedReadOnly has the server refuse a write where the session may
+// write, as after a failover: another server can do it, and nobody else gets the
+// connection. Where the session reads it is its own doing.
+func TestServerTurnedReadOnly(t *testing.T) {
+	t.Parallel()
+	e := open(t, maxConns(1))
+	setUp(t, e, "create table t (id int)")
+	ctx := testContext(t)
+	const write = "insert into t values (1)"
+	made := func() int64 { return e.pool.Stat().NewConnsCount() }
+	refused := func(s *session, want engine.Retry) {
+		t.Helper()
+		if failed := wantKind(t, exec(ctx, s, write), engine.ErrReadOnly); failed.Retry != want {
+			t.Errorf("retry: got %d, want %d", failed.Retry, want)
+		}
+	}
+	end := func(s *session) {
+		t.Helper()
+		if _, err := s.Rollback(ctx, nil); err != nil {
+			t.Error(err)
+		}
+	}
+	reader := begin(t, e, engine.Options{ReadOnly: true})
+	refused(reader, engine.RetryNever)
+	end(reader)
+	nested := begin(t, e, engine.Options{})
+	for _, readOnly := range []bool{true, false} {
+		if err := nested.Savepoint(ctx, readOnly); err != nil {
+			t.Fatal(err)
+		}
+	}
+	refused(nested, engine.RetryNever)
+	end(nested)
+	once(t, e, "select 1")
+	if got := made(); got != 1 {
+		t.Errorf("connections made: got %d, want 1", got)
+	}
+	writer := begin(t, e, engine.Options{})
+	if err := writer.Savepoint(ctx, true); err != nil {
+		t.Fatal(err)
+	}
+	if err := writer.Release(ctx); err != nil {
+		t.Fatal(err)
+	}
+	mustExec(t, writer, "set local transaction_read_only = on") // as the server may be by itself
+	refused(writer, engine.RetryAsked)
+	end(writer)
+	once(t, e, "select 1")
+	if got := made(); got != 2 {
+		t.Errorf("connections made: got %d, want another one", got)
+	}
+}
