@@ -8,10 +8,12 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/tholedb/thole"
+	"github.com/tholedb/thole/internal/link"
 	"github.com/tholedb/thole/internal/testdb"
 )
 
@@ -22,6 +24,7 @@ var ambiguity = []sentence{
 	{"E1", clauses(
 		sentence{"unknown", lostAnswerIsUnknown},
 		sentence{"before COMMIT", lostBeforeCommitIsNot},
+		sentence{"late", lateAnswerIsAnAnswer},
 	)},
 	{"E3", readOnlyIsNeverUnknown},
 	{"E3a", commitIsExtended},
@@ -46,7 +49,7 @@ func lostAnswerIsUnknown(t *testing.T, w *world) {
 	}
 	on, l := w.link(t, single)
 	err := on.WithSession(t.Context(), func(tx *thole.Tx) error {
-		l.eat("commit")
+		l.Eat("commit")
 		return insert(tx.Context(), tx, 1)
 	})
 	wantUnknown(t, err)
@@ -87,7 +90,7 @@ func lostBeforeCommitIsNot(t *testing.T, w *world) {
 	}
 	on, l := w.link(t, single)
 	err := on.WithSession(t.Context(), func(tx *thole.Tx) error {
-		l.eat("insert")
+		l.Eat("insert")
 		_ = insert(tx.Context(), tx, 1)
 		return nil
 	})
@@ -97,6 +100,27 @@ func lostBeforeCommitIsNot(t *testing.T, w *world) {
 		t.Errorf("got error %v, want it not to be %v: COMMIT was not sent", err, thole.ErrCommitUnknown)
 	}
 	w.wantItems(t)
+}
+
+// lateAnswerIsAnAnswer has the answer to COMMIT come when nobody else waits any
+// more.
+func lateAnswerIsAnAnswer(t *testing.T, w *world) {
+	if w.Engine() != thole.Postgres {
+		wantDefinite(t, w)
+		return
+	}
+	on, l := w.link(t, single)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	err := on.WithSession(ctx, func(tx *thole.Tx) error {
+		l.Delay("commit", 100*time.Millisecond)
+		time.AfterFunc(20*time.Millisecond, cancel)
+		return insert(t.Context(), tx, 1)
+	})
+	if err != nil {
+		t.Errorf("got error %v, want nil", err)
+	}
+	w.wantItems(t, 1)
 }
 
 // readOnlyIsNeverUnknown has somebody wait for the commit, so that it is asked
@@ -119,7 +143,7 @@ func readOnlyIsNeverUnknown(t *testing.T, w *world) {
 		}
 		on, l := w.link(t, single)
 		err := on.WithSessionOptions(t.Context(), opts, func(tx *thole.Tx) error {
-			l.eat("commit")
+			l.Eat("commit")
 			return read(tx)
 		})
 		wantIs(t, err, thole.ErrConnLost)
@@ -137,12 +161,12 @@ func commitIsExtended(t *testing.T, w *world) {
 		return
 	}
 	on, l := w.link(t, single)
-	mark := l.mark()
+	mark := l.Mark()
 	err := on.WithSession(t.Context(), func(tx *thole.Tx) error { return insert(t.Context(), tx, 1) })
 	if err != nil {
 		t.Error(err)
 	}
-	sent := l.since(mark)
+	sent := l.Since(mark)
 	if !strings.Contains(sent, "> P\x00\x00\x00\x0e\x00commit\x00") || strings.Contains(sent, "Q\x00\x00\x00\x0bcommit") {
 		t.Errorf("sent %q, want COMMIT by the extended protocol", sent)
 	}
@@ -203,14 +227,14 @@ func commitIsSentOnce(t *testing.T, w *world) {
 		return
 	}
 	on, l := w.link(t)
-	mark, ran := l.mark(), 0
+	mark, ran := l.Mark(), 0
 	err := on.WithSessionOptions(t.Context(), opts, func(tx *thole.Tx) error {
 		ran++
-		l.eat("commit")
+		l.Eat("commit")
 		return add(tx)
 	})
 	wantUnknown(t, err)
-	if n := strings.Count(l.since(mark), "\x00commit\x00"); n != 1 || ran != 1 {
+	if n := strings.Count(l.Since(mark), "\x00commit\x00"); n != 1 || ran != 1 {
 		t.Errorf("COMMIT was sent %d times and fn ran %d times, want once each", n, ran)
 	}
 	w.wantItems(t, 1)
@@ -273,10 +297,10 @@ func nothingRunsTwice(t *testing.T, w *world) {
 		if name == "Sqlx Begin" {
 			text = "commit"
 		}
-		l.eatLater(text)
+		l.EatLater(text)
 		err := run(t.Context())
 		wantUnknown(t, err)
-		l.eatLater("")
+		l.EatLater("")
 		w.wantItems(t, 1)
 		if t.Failed() {
 			t.Fatalf("%s: see above", name)
@@ -299,11 +323,11 @@ func scriptIsOneSession(t *testing.T, w *world) {
 			"insert": {thole.ErrConnLost, thole.RolledBack, nil},
 			"commit": {thole.ErrCommitUnknown, thole.Unknown, []int{1, 2}},
 		} {
-			l.eatLater(text)
+			l.EatLater(text)
 			_, err := on.ExecContext(t.Context(), script)
 			wantIs(t, err, want.is)
 			wantOutcome(t, err, want.outcome)
-			l.eatLater("")
+			l.EatLater("")
 			w.wantItems(t, want.items...)
 			w.exec(t, "delete from item")
 		}
@@ -329,14 +353,14 @@ func stockDriverRunsTwice(t *testing.T, w *world) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := new(link)
-	l.stand(cfg)
+	l := new(link.Link)
+	l.Stand(cfg.Postgres)
 	stock := stdlib.OpenDB(*cfg.Postgres.ConnConfig)
 	defer stock.Close()
 	if err := stock.PingContext(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	l.eat("insert")
+	l.Eat("insert")
 	_, err = stock.ExecContext(t.Context(), "insert into item (id, name) values (1, 'one')")
 	rows := w.value(t, "select count(*) from item")
 	t.Logf("pgx's own driver: %s rows, error %v", rows, err)
@@ -370,7 +394,7 @@ func idleIsNotNil(t *testing.T, w *world) {
 	on, l := w.link(t, single)
 	for _, end := range []error{nil, errFn} {
 		err := on.WithSession(t.Context(), func(tx *thole.Tx) error {
-			l.forge("Z\x00\x00\x00\x05T", "Z\x00\x00\x00\x05I")
+			l.Forge("Z\x00\x00\x00\x05T", "Z\x00\x00\x00\x05I")
 			if err := insert(t.Context(), tx, 1); err != nil {
 				t.Error(err)
 			}
@@ -378,7 +402,7 @@ func idleIsNotNil(t *testing.T, w *world) {
 		})
 		wantIs(t, err, thole.ErrTxControl)
 		wantOutcome(t, err, thole.Unknown)
-		l.forge("", "")
+		l.Forge("", "")
 	}
 }
 

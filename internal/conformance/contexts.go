@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn/ctxwatch"
 
 	"github.com/tholedb/thole"
+	"github.com/tholedb/thole/internal/link"
 )
 
 // contexts is section B: what a done ctx does to a session.
@@ -54,7 +55,7 @@ func doneBefore(t *testing.T, w *world) {
 		linked, l := w.link(t, single)
 		mark := 0
 		on, sent = linked, func() (text string) {
-			text, mark = l.since(mark), l.mark()
+			text, mark = l.Since(mark), l.Mark()
 			return text
 		}
 	}
@@ -93,9 +94,9 @@ func wantUnsent(t *testing.T, err error, sent string) {
 }
 
 func cancelledBetween(t *testing.T, w *world) {
-	l := new(link)
-	on := w.reopen(t, single, l.standIfAny)
-	id, mark := on.connection(t), l.mark()
+	l := new(link.Link)
+	on := w.reopen(t, single, standing(l))
+	id, mark := on.connection(t), l.Mark()
 	ctx, cancel := context.WithCancel(t.Context())
 	err := on.WithSession(ctx, func(tx *thole.Tx) error {
 		if err := insert(ctx, tx, 1); err != nil {
@@ -106,7 +107,7 @@ func cancelledBetween(t *testing.T, w *world) {
 	})
 	wantIs(t, err, errFn)
 	wantRolledBack(t, w, on, id)
-	if sent := l.since(mark); w.Engine() == thole.Postgres && !strings.Contains(sent, "rollback") {
+	if sent := l.Since(mark); w.Engine() == thole.Postgres && !strings.Contains(sent, "rollback") {
 		t.Errorf("sent%q, want a ROLLBACK in it", sent)
 	}
 }
@@ -410,9 +411,9 @@ func rollbackWaitsForFn(t *testing.T, w *world) {
 // rollbackIsBounded makes the server unreachable. SQLite's ROLLBACK waits for
 // nobody: however late it is, it works.
 func rollbackIsBounded(t *testing.T, w *world) {
-	l := new(link)
-	on := w.reopen(t, l.standIfAny)
-	t.Cleanup(l.cut)
+	l := new(link.Link)
+	on := w.reopen(t, standing(l))
+	t.Cleanup(l.Cut)
 	id := on.connection(t)
 	ended := make(chan error, 1)
 	go func() {
@@ -422,7 +423,7 @@ func rollbackIsBounded(t *testing.T, w *world) {
 				t.Error(err)
 			}
 			cancel()
-			l.freeze()
+			l.Freeze()
 			return errFn
 		})
 	}()
@@ -441,7 +442,7 @@ func rollbackIsBounded(t *testing.T, w *world) {
 	if !slices.Contains(w.log.messages(), want) {
 		t.Errorf("log: got %q, want it to have %q", w.log.messages(), want)
 	}
-	l.cut() // so that the server notices
+	l.Cut() // so that the server notices
 	w.awaitEnd(t, id)
 	on.wantItems(t)
 }

@@ -465,7 +465,7 @@ func lostBeginIsReplaced(t *testing.T, w *world) {
 	}
 	on, l := w.link(t, single)
 	on.exec(t, "select 1")
-	l.cut()
+	l.Cut()
 	if err := add(on); err != nil {
 		t.Errorf("got error %v, want nil on a new connection", err)
 	}

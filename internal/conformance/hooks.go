@@ -615,7 +615,7 @@ func unknownRunsNoHooks(t *testing.T, w *world) {
 		ended = tx
 		outer.register(tx)
 		_ = tx.WithSession(tx.Context(), func(inner *thole.Tx) error { failed.register(inner); return errFn })
-		l.eat("commit")
+		l.Eat("commit")
 		return insert(tx.Context(), tx, 1)
 	})
 	wantIs(t, err, thole.ErrCommitUnknown)

@@ -240,7 +240,7 @@ func (w *world) spoilers() map[string]func(t *testing.T) (on *world, spoil func(
 		return map[string]spoiler{
 			"cut": func(t *testing.T) (*world, func(*thole.Tx)) {
 				on, l := w.link(t, single)
-				return on, func(*thole.Tx) { l.cut() }
+				return on, func(*thole.Tx) { l.Cut() }
 			},
 			"terminated": func(t *testing.T) (*world, func(*thole.Tx)) {
 				return w.reopen(t, single), func(inner *thole.Tx) { w.terminate(t, backend(t, inner)) }

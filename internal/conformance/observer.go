@@ -13,13 +13,14 @@ import (
 	sqlite3 "modernc.org/sqlite/lib"
 
 	"github.com/tholedb/thole"
+	"github.com/tholedb/thole/internal/link"
 )
 
 // observer sees the transaction control that reaches the database: "begin",
 // "savepoint thole_1". PostgreSQL is watched on the wire, and SQLite by its
 // authorizer.
 type observer struct {
-	link *link // nil on SQLite
+	link *link.Link // nil on SQLite
 	mark int
 
 	mu      sync.Mutex
@@ -92,8 +93,8 @@ func (o *observer) control() []string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.link != nil {
-		sent := o.link.since(o.mark)
-		o.mark = o.link.mark()
+		sent := o.link.Since(o.mark)
+		o.mark = o.link.Mark()
 		return controlText.FindAllString(sent, -1)
 	}
 	seen := slices.Compact(o.seen) // SQLite compiles some of it twice

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/tholedb/thole"
+	"github.com/tholedb/thole/internal/link"
 )
 
 // outcome is section A: what becomes of a session is what its caller is told.
@@ -83,11 +84,11 @@ func nilOnlyWhenAcknowledged(t *testing.T, w *world) {
 	}
 	answers := []struct {
 		name   string
-		answer func(*link)
+		answer func(*link.Link)
 		is     error
 		want   thole.Outcome
 	}{
-		{"lost", func(l *link) { l.eat("commit") }, thole.ErrCommitUnknown, thole.Unknown},
+		{"lost", func(l *link.Link) { l.Eat("commit") }, thole.ErrCommitUnknown, thole.Unknown},
 		{"rollback", forgeRollback, thole.ErrTxAborted, thole.RolledBack},
 	}
 	for _, answer := range answers {
@@ -108,8 +109,8 @@ func nilOnlyWhenAcknowledged(t *testing.T, w *world) {
 // forgeRollback makes the tag ROLLBACK of the tag COMMIT.
 //
 // https://www.postgresql.org/docs/current/protocol-message-formats.html (CommandComplete)
-func forgeRollback(l *link) {
-	l.forge("C\x00\x00\x00\x0bCOMMIT\x00", "C\x00\x00\x00\x0dROLLBACK\x00")
+func forgeRollback(l *link.Link) {
+	l.Forge("C\x00\x00\x00\x0bCOMMIT\x00", "C\x00\x00\x00\x0dROLLBACK\x00")
 }
 
 // nothingToLose loses the answer to COMMIT where nobody needs it. On SQLite no
@@ -140,7 +141,7 @@ func nothingToLose(t *testing.T, w *world) {
 			on, want := w, error(nil)
 			if w.Engine() == thole.Postgres {
 				linked, l := w.link(t, single)
-				l.eat("commit")
+				l.Eat("commit")
 				on, want = linked, session.lost
 			}
 			err := on.WithSessionOptions(t.Context(), session.opts, session.fn)

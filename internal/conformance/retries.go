@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/tholedb/thole"
+	"github.com/tholedb/thole/internal/link"
 	"github.com/tholedb/thole/internal/testdb"
 )
 
@@ -172,12 +173,12 @@ func lostConnection(t *testing.T, w *world) {
 // lostBeforeFirst has the server end the connections while they are idle.
 // SQLite's have no other side, and a pooler keeps its clients': there they break.
 func lostBeforeFirst(t *testing.T, w *world) {
-	l := new(link)
-	on := w.reopen(t, single, l.standIfAny)
+	l := new(link.Link)
+	on := w.reopen(t, single, standing(l))
 	id := on.connection(t)
 	switch {
 	case w.target.Pooled:
-		l.cut()
+		l.Cut()
 	case w.Engine() == thole.Postgres:
 		w.terminate(t, id)
 	}
@@ -273,7 +274,7 @@ func unknownCommit(t *testing.T, w *world) {
 	on, l := w.link(t, single)
 	opts := thole.SessionOptions{Isolation: sql.LevelSerializable, MaxAttempts: 3}
 	ran, unknown := on.count(t, opts, func(tx *thole.Tx) error {
-		l.eat("commit")
+		l.Eat("commit")
 		return insert(tx.Context(), tx, 1)
 	})
 	wantRan(t, "outermost", ran, unknown, 1, thole.ErrCommitUnknown)
@@ -285,7 +286,7 @@ func unknownCommit(t *testing.T, w *world) {
 	// A connection that is cut before COMMIT is written is not known to be.
 	on, l = w.link(t, single)
 	ran, err = on.count(t, opts, func(tx *thole.Tx) error {
-		tx.BeforeCommit(func(context.Context) error { l.cut(); return nil })
+		tx.BeforeCommit(func(context.Context) error { l.Cut(); return nil })
 		return insert(tx.Context(), tx, 2)
 	})
 	wantRan(t, "cut", ran, err, 1, thole.ErrCommitUnknown)

@@ -15,7 +15,7 @@ func (w *world) spoiled(t *testing.T) (on *world, spoil func()) {
 	t.Helper()
 	if w.Engine() == thole.Postgres {
 		on, l := w.link(t, single)
-		return on, l.cut
+		return on, l.Cut
 	}
 	var spoiled atomic.Bool
 	judge := func(action sqlite.AuthorizerActionCode, what, _, _, _ string) sqlite.AuthorizerReturnCode {

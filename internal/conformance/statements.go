@@ -16,6 +16,7 @@ import (
 	"github.com/jmoiron/sqlx"
 
 	"github.com/tholedb/thole"
+	"github.com/tholedb/thole/internal/link"
 )
 
 // statements is section G: rows, statements and goroutines, and the views.
@@ -432,9 +433,9 @@ func (w *world) idle(t *testing.T) (on *world, mark func(), wantNothing func()) 
 	}
 	on, l := w.link(t, single)
 	at := 0
-	return on, func() { at = l.mark() }, func() {
+	return on, func() { at = l.Mark() }, func() {
 		t.Helper()
-		if sent := l.since(at); sent != "" {
+		if sent := l.Since(at); sent != "" {
 			t.Errorf("sent%q, want nothing", sent)
 		}
 	}
@@ -589,10 +590,10 @@ func (w *world) leaving(t *testing.T, start func(tx *thole.Tx)) (leave func(), e
 // statementOutlivesFn returns nil while a goroutine is in the database: that is
 // waited for, and then nothing is committed.
 func statementOutlivesFn(t *testing.T, w *world) {
-	l := new(link)
-	on, g := w.gate(t, single, l.standIfAny)
+	l := new(link.Link)
+	on, g := w.gate(t, single, standing(l))
 	id := on.connection(t)
-	mark := l.mark()
+	mark := l.Mark()
 	text := "insert into item (id, name) values (1, 'one'); " + g.statement
 	stmt, late := make(chan error, 1), make(chan error, 1)
 	leave, ended := on.leaving(t, func(tx *thole.Tx) {
@@ -616,7 +617,7 @@ func statementOutlivesFn(t *testing.T, w *world) {
 	wantIs(t, err, thole.ErrBusy)
 	wantOutcome(t, err, thole.RolledBack)
 	wantText(t, err, text, "is in progress")
-	if sent := l.since(mark); strings.Contains(sent, "commit") {
+	if sent := l.Since(mark); strings.Contains(sent, "commit") {
 		t.Errorf("sent%q, want no COMMIT", sent)
 	}
 	on.wantItems(t)
