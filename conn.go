@@ -208,6 +208,8 @@ func (c *conn) query(ctx context.Context, query string, args []driver.NamedValue
 // expire closes rows outside a session when their ctx ends, and gives back what
 // they hold: they may have been forgotten.
 func (c *conn) expire(r *rows) {
+	r.mu.Lock() // ctx may have ended
+	defer r.mu.Unlock()
 	release := r.st.cancel
 	stop := context.AfterFunc(r.st.ctx, func() {
 		if r.expire() {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"math/rand/v2"
+	"sync"
 	"testing"
 	"time"
 
@@ -372,6 +374,43 @@ func TestForgottenRowsOutsideSession(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+		}
+	})
+}
+
+// TestRowsExpireWhileRead has the race detector look on while the ctx of rows
+// outside a session ends at any time.
+func TestRowsExpireWhileRead(t *testing.T) {
+	t.Parallel()
+	const many = "with recursive n (i) as (select 1 union all select i + 1 from n where i < 5000) select i from n"
+	dbtest.EachDatabase(t, func(t *testing.T, db *thole.DB) {
+		openForErrors(t, db)
+		var readers sync.WaitGroup
+		for _, query := range []string{many, "select id from parent", "update parent set id = id returning id", many} {
+			readers.Go(func() {
+				for i := range 100 {
+					ctx, cancel := context.WithCancel(t.Context())
+					time.AfterFunc(time.Duration(rand.IntN(1000))*time.Microsecond, cancel)
+					rows, err := db.QueryContext(ctx, query)
+					if err != nil {
+						cancel()
+						continue
+					}
+					for rows.Next() {
+					}
+					if err := rows.Err(); err != nil && !errors.Is(err, context.Canceled) {
+						t.Errorf("got error %v, want none or that of ctx", err)
+					}
+					if i%2 == 0 {
+						_ = rows.Close() //nolint:sqlclosecheck // the others are left to the end of ctx
+					}
+					cancel()
+				}
+			})
+		}
+		readers.Wait()
+		if _, err := db.ExecContext(t.Context(), "update parent set id = id"); err != nil {
+			t.Errorf("got error %v, want nil: everything was given back", err)
 		}
 	})
 }
