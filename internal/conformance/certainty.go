@@ -114,7 +114,11 @@ func lateAnswerIsAnAnswer(t *testing.T, w *world) {
 	defer cancel()
 	err := on.WithSession(ctx, func(tx *thole.Tx) error {
 		l.Delay("commit", 100*time.Millisecond)
-		time.AfterFunc(20*time.Millisecond, cancel)
+		mark := l.Mark()
+		go func() {
+			eventually(t, "COMMIT is sent", func() bool { return strings.Contains(l.Since(mark), "\x00commit\x00") })
+			cancel()
+		}()
 		return insert(t.Context(), tx, 1)
 	})
 	if err != nil {

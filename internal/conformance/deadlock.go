@@ -171,7 +171,7 @@ func waitEndsWithContext(t *testing.T, w *world) {
 		if err := insert(t.Context(), tx, 1); err != nil {
 			return err
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 		defer cancel()
 		err := w.WithSession(ctx, func(inner *thole.Tx) error {
 			return insert(ctx, inner, 1) // on PostgreSQL the same key waits for the session around

@@ -172,7 +172,7 @@ func waitForWriterIsBounded(t *testing.T, w *world) {
 		go func() {
 			waits <- update(t.Context(), thole.SessionOptions{LockTimeout: 20 * time.Millisecond})
 			ctx, cancel := context.WithCancelCause(t.Context())
-			time.AfterFunc(20*time.Millisecond, func() { cancel(errCause) })
+			time.AfterFunc(200*time.Millisecond, func() { cancel(errCause) })
 			waits <- update(ctx, thole.SessionOptions{LockTimeout: time.Hour})
 		}()
 		locked, cancelled := receive(t, waits), receive(t, waits)
@@ -377,27 +377,23 @@ func serverEndsSession(t *testing.T, w *world) {
 	on := w.reopen(t, single)
 	for name, c := range map[string]struct {
 		code string
-		end  func(tx *thole.Tx) error
+		end  func(tx *thole.Tx, pid string) error
 	}{
-		"idle": {"25P03", func(tx *thole.Tx) error {
+		"idle": {"25P03", func(tx *thole.Tx, pid string) error {
 			_, err := tx.ExecContext(t.Context(), "set local idle_in_transaction_session_timeout = 10")
+			w.awaitExit(t, pid)
 			return err
 		}},
-		"terminated": {"57P01", func(tx *thole.Tx) error {
-			var pid string
-			if err := tx.GetContext(t.Context(), &pid, "select pg_backend_pid()"); err != nil {
-				return err
-			}
+		"terminated": {"57P01", func(_ *thole.Tx, pid string) error {
 			w.terminate(t, pid)
 			return nil
 		}},
 	} {
 		for _, swallow := range []bool{false, true} {
 			err := on.WithSession(t.Context(), func(tx *thole.Tx) error {
-				if err := errors.Join(insert(t.Context(), tx, 1), c.end(tx)); err != nil {
+				if err := errors.Join(insert(t.Context(), tx, 1), c.end(tx, backend(t, tx))); err != nil {
 					t.Error(err)
 				}
-				time.Sleep(50 * time.Millisecond) // until the server has had enough
 				if swallow {
 					return nil
 				}
@@ -484,17 +480,15 @@ func endOfServerAtCommit(t *testing.T, w *world) {
 	}
 	on, g := w.gate(t, single)
 	g.close(t, on)
-	ended, backend := make(chan error, 1), make(chan string, 1)
+	ended, process := make(chan error, 1), make(chan string, 1)
 	go func() {
 		ended <- on.WithSession(t.Context(), func(tx *thole.Tx) error {
-			var pid string
-			err := tx.GetContext(t.Context(), &pid, "select pg_backend_pid()")
-			backend <- pid
-			return errors.Join(err, insert(t.Context(), tx, 1))
+			process <- backend(t, tx)
+			return insert(t.Context(), tx, 1)
 		})
 	}()
 	g.wait(t)
-	w.terminate(t, receive(t, backend))
+	w.terminate(t, receive(t, process))
 	wantUnknown(t, receive(t, ended))
 	g.open()
 	w.wantItems(t)

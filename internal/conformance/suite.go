@@ -265,6 +265,12 @@ func backend(t *testing.T, tx *thole.Tx) string {
 func (w *world) terminate(t *testing.T, pid string) {
 	t.Helper()
 	w.value(t, "select pg_terminate_backend(?::text::int)", pid)
+	w.awaitExit(t, pid)
+}
+
+// awaitExit waits until PostgreSQL has ended a process.
+func (w *world) awaitExit(t *testing.T, pid string) {
+	t.Helper()
 	eventually(t, "the server has ended the process", func() bool {
 		return w.value(t, "select count(*) from pg_stat_activity where pid::text = ?", pid) == "0"
 	})
