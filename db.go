@@ -105,7 +105,8 @@ type SQLiteConfig struct {
 
 	// Driver is called once with the driver that the connections come from,
 	// before the first: functions, collations and connection hooks are
-	// registered there. Default: none.
+	// registered there. A hook must not keep its connection: a transaction that
+	// is begun or ended on it is not always noticed. Default: none.
 	Driver func(*sqlitedriver.Driver) error
 }
 
