@@ -105,8 +105,8 @@ type SQLiteConfig struct {
 
 	// Driver is called once with the driver that the connections come from,
 	// before the first: functions, collations and connection hooks are
-	// registered there. A hook must not keep its connection: a transaction that
-	// is begun or ended on it is not always noticed. Default: none.
+	// registered there. A hook must not keep its connection, and the commit
+	// hook and the rollback hook of each are thole's own. Default: none.
 	Driver func(*sqlitedriver.Driver) error
 }
 

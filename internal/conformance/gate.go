@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql/driver"
 	"sync"
-	"sync/atomic"
 	"testing"
 
 	"modernc.org/sqlite"
@@ -18,11 +17,14 @@ import (
 type gate struct {
 	statement string // stands before the gate
 
-	closed  atomic.Bool   // COMMIT stands before it too
+	mu    sync.Mutex
+	conns []sqlite.HookRegisterer // SQLite's
+
 	reached chan struct{} // SQLite's function has been called
 	opened  chan struct{}
-	opening sync.Once
 	waiting func() bool // somebody stands before it
+
+	reaching, opening sync.Once
 }
 
 // gate reopens the database with a gate in it, through which COMMIT goes freely.
@@ -68,35 +70,38 @@ func (g *gate) lock(t *testing.T, w *world) {
 	})
 }
 
-// register makes the function and the commit hook.
+// register makes the function.
 func (g *gate) register(cfg *thole.Config) {
 	cfg.SQLite.Driver = func(d *sqlite.Driver) error {
-		var once sync.Once
-		pass := func() {
-			once.Do(func() { close(g.reached) })
-			<-g.opened
-		}
 		d.RegisterConnectionHook(func(conn sqlite.ExecQuerierContext, _ string) error {
-			conn.(sqlite.HookRegisterer).RegisterCommitHook(func() int32 {
-				if g.closed.Load() {
-					pass()
-				}
-				return 0
-			})
+			g.mu.Lock()
+			defer g.mu.Unlock()
+			g.conns = append(g.conns, conn.(sqlite.HookRegisterer))
 			return nil
 		})
 		return d.RegisterScalarFunction("gate", 0, func(*sqlite.FunctionContext, []driver.Value) (driver.Value, error) {
-			pass()
+			g.pass()
 			return int64(1), nil
 		})
 	}
 }
 
-// close puts the gate before each COMMIT of a session that adds an item.
+// pass stands before the gate.
+func (g *gate) pass() {
+	g.reaching.Do(func() { close(g.reached) })
+	<-g.opened
+}
+
+// close puts the gate before each COMMIT of a session that adds an item. On
+// SQLite it takes the place of thole's commit hook.
 func (g *gate) close(t *testing.T, w *world) {
 	t.Helper()
-	g.closed.Store(true)
 	if w.Engine() != thole.Postgres {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		for _, conn := range g.conns {
+			conn.RegisterCommitHook(func() int32 { g.pass(); return 0 })
+		}
 		return
 	}
 	// Deferred, the trigger runs inside COMMIT.

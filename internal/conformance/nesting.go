@@ -396,10 +396,10 @@ func secondNestedIsRefused(t *testing.T, w *world) {
 	if err != nil {
 		t.Errorf("got error %v, want nil", err)
 	}
-	on.wantItems(t, 1)
 	if diff := cmp.Diff([]string{"begin", "savepoint thole_1", "release thole_1", "commit"}, o.control()); diff != "" {
 		t.Errorf("transaction control (-want +got):\n%s", diff)
 	}
+	on.wantItems(t, 1)
 }
 
 // nestedNeverInterleave has goroutines fall over each other, and looks at what

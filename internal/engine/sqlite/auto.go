@@ -119,11 +119,28 @@ func (a *autoConn) queryAlone(
 			a.engine.release(s)
 		}
 	}()
+	if err := a.engine.clean(ctx, s.conn); err != nil {
+		return nil, err
+	}
 	if r, err = s.conn.query(ctx, query, args); err != nil {
 		return nil, err
 	}
 	r.release = func() { a.engine.release(s) }
 	return r, nil
+}
+
+// clean makes sure that the statement will not run in a transaction that somebody left open: what it read would be as
+// old as that.
+func (e *Engine) clean(ctx context.Context, c *conn) error {
+	idle, err := c.isIdle(ctx)
+	if err == nil && !idle {
+		e.warnLeftOpen(ctx)
+		_, err = c.rollback(ctx)
+	}
+	if err != nil {
+		return during(ctx, "look for what is left on the connection", err)
+	}
+	return nil
 }
 
 // PrepareContext implements [engine.Conn]. The statement takes a connection each time it runs; preparing it on one now

@@ -43,8 +43,8 @@ type Config struct {
 	// Driver is called once with the private driver of the database, before
 	// its first connection. Functions, collations, modules and connection hooks
 	// are registered there; each connection has them. Pragmas that all
-	// connections shall have belong in a hook. The rollback hook of a
-	// connection is thole's own.
+	// connections shall have belong in a hook. The commit hook and the rollback
+	// hook of a connection are thole's own.
 	// Default: nothing is registered.
 	Driver func(*sqlite.Driver) error
 }

@@ -19,8 +19,13 @@ type conn struct {
 	raw       driverConn
 	queryOnly bool          // PRAGMA query_only is on
 	timeout   time.Duration // of each statement, or zero
-	undone    bool          // SQLite itself has ended the transaction since begin
 	broken    bool          // nobody knows what state it is in
+
+	// Of the transaction, as the hooks tell.
+	undone    bool // it was rolled back, and not by us
+	committed bool // its COMMIT was begun
+
+	begins, commits driverStmt // BEGIN and COMMIT, of isIdle
 }
 
 // driverConn is what the driver's connections do.
@@ -36,6 +41,7 @@ type driverConn interface {
 func newConn(raw driver.Conn) *conn {
 	c := &conn{raw: raw.(driverConn)}
 	c.raw.RegisterRollbackHook(func() { c.undone = true })
+	c.raw.RegisterCommitHook(func() int32 { c.committed = true; return 0 })
 	return c
 }
 
@@ -54,7 +60,7 @@ func (c *conn) settle(ctx context.Context, text string) error {
 // begin starts a transaction. When it fails, none is open.
 func (c *conn) begin(ctx context.Context, text string) error {
 	err := c.control(ctx, text)
-	c.undone = false
+	c.undone, c.committed = false, false
 	if err != nil {
 		_, _ = c.rollback(ctx) // ctx may have ended when the transaction had just begun
 	}
@@ -86,6 +92,38 @@ func (c *conn) rollback(ctx context.Context) (open bool, err error) {
 func isWithout(err error) bool {
 	var failure *sqlite.Error
 	return errors.As(err, &failure) && failure.Code() == sqlite3.SQLITE_ERROR
+}
+
+// isIdle reports whether no transaction is open, for less than a statement costs that is prepared anew. BEGIN takes no
+// lock by itself, and COMMIT of nothing is silent.
+func (c *conn) isIdle(ctx context.Context) (idle bool, err error) {
+	ctx = context.WithoutCancel(ctx)
+	if _, err = c.begins.ExecContext(ctx, nil); isWithout(err) {
+		return false, nil
+	}
+	if err == nil {
+		_, err = c.commits.ExecContext(ctx, nil)
+	}
+	return err == nil, err
+}
+
+// prepareOwn prepares the statements of isIdle.
+func (c *conn) prepareOwn(ctx context.Context) error {
+	begins, err := c.raw.PrepareContext(ctx, "BEGIN")
+	if err != nil {
+		return err
+	}
+	commits, err := c.raw.PrepareContext(ctx, "COMMIT")
+	if err != nil {
+		return errors.Join(err, begins.Close())
+	}
+	c.begins, c.commits = begins.(driverStmt), commits.(driverStmt)
+	return nil
+}
+
+// close closes the connection.
+func (c *conn) close() error {
+	return errors.Join(c.begins.Close(), c.commits.Close(), c.raw.Close())
 }
 
 // mend makes a broken connection that could not be replaced, as the database lives in it, one without a transaction.

@@ -65,7 +65,7 @@ func (e *Engine) drop(s *slot) {
 	if s.conn == nil {
 		return
 	}
-	if err := s.conn.raw.Close(); err != nil {
+	if err := s.conn.close(); err != nil {
 		e.env.Log.Warn("closing a connection failed", "database", e.name, "error", explain(context.Background(), err))
 	}
 	s.conn = nil

@@ -163,8 +163,10 @@ func (e *Engine) setUp(ctx context.Context, c *conn, queryOnly bool) error {
 			return err
 		}
 	}
-	_, err := c.ask(ctx, "SELECT count(*) FROM sqlite_schema")
-	return err
+	if _, err := c.ask(ctx, "SELECT count(*) FROM sqlite_schema"); err != nil {
+		return err
+	}
+	return c.prepareOwn(ctx)
 }
 
 // enterWAL switches to a write-ahead log, which is a property of the file. The first to do so needs it for himself, and

@@ -63,14 +63,18 @@ func (e *Engine) start(ctx context.Context, want claim) (*session, error) {
 		return slot.conn.beginImmediate(ctx, want.patience, since)
 	}
 	if err = begin(); isWithout(err) {
-		e.env.Log.WarnContext(ctx, "thole: a transaction was left open on a connection, and is rolled back", "database", e.name)
-		err = begin()
+		e.warnLeftOpen(ctx)
+		err = begin() // the first has rolled back
 	}
 	if err != nil {
 		e.release(slot)
 		return nil, during(ctx, "begin session", err)
 	}
 	return &session{engine: e, slot: slot, conn: slot.conn}, nil
+}
+
+func (e *Engine) warnLeftOpen(ctx context.Context) {
+	e.env.Log.WarnContext(ctx, "thole: a transaction was left open on a connection, and is rolled back", "database", e.name)
 }
 
 // beginImmediate takes the lock for writing, for which other processes may have to be waited for.
@@ -183,9 +187,11 @@ func (s *session) refused(query string) error {
 	return nil
 }
 
-// gone returns an error when SQLite itself has ended the transaction, or nil. What ran nevertheless would commit by
-// itself.
+// gone returns an error when the transaction has ended already, or nil. What ran nevertheless would commit by itself.
 func (s *session) gone() error {
+	if s.conn.committed {
+		return errControlled
+	}
 	if !s.conn.undone {
 		return nil
 	}
@@ -279,6 +285,7 @@ func outcomeOf(err error) engine.Outcome {
 
 func (s *session) commit(ctx context.Context) error {
 	if err := s.gone(); err != nil {
+		_, _ = s.conn.rollback(ctx) // what somebody has begun since
 		return err
 	}
 	err := s.conn.commit(ctx)
@@ -302,14 +309,12 @@ func (s *session) Rollback(ctx context.Context, cause error) (engine.Outcome, er
 }
 
 func (s *session) rollback(ctx context.Context, cause error) error {
-	if s.conn.undone {
-		return nil
-	}
+	committed, undone := s.conn.committed, s.conn.undone
 	open, err := s.conn.rollback(ctx)
 	switch {
 	case err != nil:
 		return errors.Join(cause, during(ctx, "roll back", err))
-	case !open:
+	case committed, !open && !undone:
 		return errors.Join(cause, errControlled)
 	}
 	return nil

@@ -597,7 +597,10 @@ func TestTransactionEndedBehindOurBack(t *testing.T) {
 	}
 	defer e.Close(t.Context())
 	cause := errors.New("cause")
-	for text, want := range map[string]engine.Outcome{"COMMIT": engine.Unknown, "ROLLBACK": engine.RolledBack} {
+	for text, want := range map[string]engine.Outcome{
+		"COMMIT": engine.Unknown, "COMMIT; BEGIN": engine.Unknown, "ROLLBACK; BEGIN; CREATE TABLE IF NOT EXISTS u (a); INSERT INTO u VALUES (1); COMMIT; BEGIN": engine.Unknown,
+		"ROLLBACK": engine.RolledBack, "ROLLBACK; BEGIN": engine.RolledBack,
+	} {
 		for _, commits := range []bool{true, false} {
 			s, err := e.Begin(t.Context(), engine.Options{})
 			if err != nil {
@@ -606,6 +609,9 @@ func TestTransactionEndedBehindOurBack(t *testing.T) {
 			exec(t, s, "CREATE TABLE IF NOT EXISTS t (a)")
 			if _, err := raw.ExecContext(t.Context(), text, nil); err != nil {
 				t.Fatal(err)
+			}
+			if _, err := s.ExecContext(t.Context(), "INSERT INTO t VALUES (1)", nil); strings.Contains(text, ";") && err == nil {
+				t.Errorf("%s: got error nil for a statement behind it: it is another transaction", text)
 			}
 			var outcome engine.Outcome
 			if commits {
@@ -619,6 +625,9 @@ func TestTransactionEndedBehindOurBack(t *testing.T) {
 			}
 			if err != nil && !commits && !errors.Is(err, cause) {
 				t.Errorf("%s: got error %v, want the cause in it", text, err)
+			}
+			if open, _ := e.writing.conn.rollback(t.Context()); open {
+				t.Errorf("%s, and then commit is %t: a transaction is left open", text, commits)
 			}
 		}
 	}
