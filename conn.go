@@ -62,22 +62,6 @@ func (noDriver) Open(string) (driver.Conn, error) {
 	return nil, failure(nil, "open connection: use thole.Open")
 }
 
-// uncancelled is a statement's ctx on its way through database/sql, which would
-// watch it in a goroutine, and answer before the session has. The connection
-// has the ctx itself.
-type uncancelled struct{ context.Context }
-
-func (uncancelled) Deadline() (time.Time, bool) { return time.Time{}, false }
-func (uncancelled) Done() <-chan struct{}       { return nil }
-func (uncancelled) Err() error                  { return nil }
-
-func original(ctx context.Context) context.Context {
-	if u, ok := ctx.(uncancelled); ok {
-		return u.Context
-	}
-	return ctx
-}
-
 // conn is a connection as database/sql sees it.
 type conn struct {
 	db   *DB
@@ -136,6 +120,11 @@ func (c *conn) IsValid() bool { return false }
 
 // CheckNamedValue leaves arguments to the engine.
 func (c *conn) CheckNamedValue(value *driver.NamedValue) error {
+	if list, ok := value.Value.(list); ok {
+		array, err := c.db.engine.Array(list.elements())
+		value.Value = array
+		return err
+	}
 	return c.db.engine.CheckNamedValue(value)
 }
 
@@ -260,7 +249,7 @@ type statement struct {
 func (c *conn) start(ctx context.Context, query string) (*statement, error) {
 	c.join(ctx)
 	st := &statement{db: c.db, tx: c.tx, query: query}
-	if err := st.read(); err != nil {
+	if err := st.read(ctx); err != nil {
 		return nil, err
 	}
 	ctx, st.cancel = original(ctx), func() {}
@@ -292,11 +281,15 @@ func (st *statement) unconnected(err error) error {
 	return st.db.explained(err, st.query)
 }
 
-// read turns the text into the engine's own, and refuses what is the session's
-// to do.
-func (st *statement) read() error {
-	dialect := st.db.engine.Dialect()
-	if verb := sqltext.Control(dialect, st.query); verb != 0 {
+// read turns the text into the engine's own, unless that was done, and refuses
+// what is the session's to do.
+func (st *statement) read(ctx context.Context) error {
+	made, _ := ctx.(*call)
+	bound := made != nil && made.bound
+	if bound {
+		st.query, st.text = made.query, st.query
+	}
+	if verb := sqltext.Control(st.db.engine.Dialect(), st.query); verb != 0 {
 		err := st.refuse(failure(ErrTxControl, "%s", adviceFor(verb)))
 		if st.tx != nil {
 			st.tx.abort(engine.AbortsLevel, because(ErrTxControl, err, "session can't go on"))
@@ -306,22 +299,32 @@ func (st *statement) read() error {
 	if strings.IndexByte(st.query, 0) >= 0 {
 		return st.refuse(failure(nil, "read statement: it has a NUL byte"))
 	}
-	rewritten, err := sqltext.Rewrite(dialect, st.query)
+	if bound {
+		st.params = bindsItself
+		if made.err != nil {
+			return st.refuse(because(nil, made.err, "read statement"))
+		}
+		return nil
+	}
+	t, err := st.db.template(st.query, false)
 	if err != nil {
 		return st.refuse(because(nil, err, "read statement"))
 	}
-	st.text, st.params = rewritten.Text, rewritten.Params
+	st.text, st.params = t.Text, t.Params
 	return nil
 }
+
+// bindsItself stands for the number of arguments where [DB.bind] has counted.
+const bindsItself = -1
 
 // count refuses arguments that the text has no place for, which SQLite would
 // pass over, or too few of them. Named ones are the engine's to find.
 func (st *statement) count(args []driver.NamedValue) error {
 	named := slices.ContainsFunc(args, func(arg driver.NamedValue) bool { return arg.Name != "" })
-	if named || len(args) == st.params {
+	if named || st.params == bindsItself || len(args) == st.params {
 		return nil
 	}
-	return st.refuse(failure(nil, "read statement: it takes %d arguments, not %d", st.params, len(args)))
+	return st.refuse(because(nil, wrongNumber(st.params, len(args)), "read statement"))
 }
 
 func adviceFor(verb sqltext.Verb) string {

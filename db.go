@@ -41,6 +41,8 @@ type DB struct {
 	defaults SessionOptions
 	sessions *engine.Registry
 
+	templates templates
+
 	mu     sync.Mutex
 	closed bool
 	open   sync.WaitGroup // sessions

@@ -4,11 +4,10 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"reflect"
 	"runtime"
 
 	"github.com/jmoiron/sqlx"
-
-	"github.com/tholedb/thole/internal/sqltext"
 )
 
 // Querier is a DB or a Tx: code that takes one works inside a session and
@@ -27,6 +26,8 @@ type Querier interface {
 	// QueryRowContext, GetContext and SelectContext are database/sql's and
 	// sqlx's. No row is sql.ErrNoRows.
 	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+	NamedExecContext(ctx context.Context, query string, arg any) (sql.Result, error)
+	NamedQueryContext(ctx context.Context, query string, arg any) (*sqlx.Rows, error)
 	GetContext(ctx context.Context, dest any, query string, args ...any) error
 	SelectContext(ctx context.Context, dest any, query string, args ...any) error
 
@@ -69,7 +70,7 @@ var noContext = func() context.Context {
 
 // at is where a statement with ctx runs: in the session, in the one that ctx
 // carries, or outside any. The caller calls done when it has the result.
-func (q *queries) at(ctx context.Context) (views *sqlx.DB, through context.Context, done func()) {
+func (q *queries) at(ctx context.Context) (views *sqlx.DB, through *call, done func()) {
 	if ctx == nil {
 		ctx = noContext // database/sql would panic with its lock held
 	}
@@ -81,7 +82,38 @@ func (q *queries) at(ctx context.Context) (views *sqlx.DB, through context.Conte
 		ctx = tx.carry(ctx)
 	}
 	views, done = q.on.views()
-	return views, uncancelled{ctx}, done
+	return views, &call{Context: ctx}, done
+}
+
+// running is how a query runs.
+type running struct {
+	views *sqlx.DB
+	ctx   *call
+	text  string
+	args  []any
+	done  func() // to be called when there is a result
+}
+
+// run binds a query with bind and says how it runs. What is wrong with it the
+// connection says, for a Row has no other place for it.
+func (q *queries) run(ctx context.Context, query string, bind func() (string, []any, error)) running {
+	views, c, done := q.at(ctx)
+	text, args, err := bind()
+	if err != nil {
+		text = query
+	}
+	c.query, c.bound, c.err = query, true, err
+	return running{views, c, text, args, done}
+}
+
+// positional is run for arguments in a list.
+func (q *queries) positional(ctx context.Context, query string, args []any) running {
+	return q.run(ctx, query, func() (string, []any, error) { return q.on.bind(query, args) })
+}
+
+// named is run for an argument that gives values to names.
+func (q *queries) named(ctx context.Context, query string, arg any) running {
+	return q.run(ctx, query, func() (string, []any, error) { return q.on.bindNamed(query, arg) })
 }
 
 // ExecContext runs a statement that returns no rows. Outside a session it
@@ -89,9 +121,9 @@ func (q *queries) at(ctx context.Context) (views *sqlx.DB, through context.Conte
 // error is [ErrCommitUnknown]. Several statements in one text happen together
 // or not at all.
 func (q *queries) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
-	views, ctx, done := q.at(ctx)
-	defer done()
-	return views.ExecContext(ctx, query, args...)
+	r := q.positional(ctx, query, args)
+	defer r.done()
+	return r.views.ExecContext(r.ctx, r.text, r.args...)
 }
 
 // QueryContext runs a statement that returns rows. They keep a session busy,
@@ -99,30 +131,30 @@ func (q *queries) ExecContext(ctx context.Context, query string, args ...any) (s
 // they are closed when ctx ends; where the server had finished the statement by
 // then, the error is [ErrCommitUnknown].
 func (q *queries) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
-	views, ctx, done := q.at(ctx)
-	defer done()
-	return views.QueryContext(ctx, query, args...)
+	r := q.positional(ctx, query, args)
+	defer r.done()
+	return r.views.QueryContext(r.ctx, r.text, r.args...)
 }
 
 // QueryRowContext runs a statement that returns a row. Its Scan closes it.
 func (q *queries) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
-	views, ctx, done := q.at(ctx)
-	defer done()
-	return views.QueryRowContext(ctx, query, args...)
+	r := q.positional(ctx, query, args)
+	defer r.done()
+	return r.views.QueryRowContext(r.ctx, r.text, r.args...)
 }
 
 // QueryxContext is QueryContext with sqlx's rows.
 func (q *queries) QueryxContext(ctx context.Context, query string, args ...any) (*sqlx.Rows, error) {
-	views, ctx, done := q.at(ctx)
-	defer done()
-	return views.QueryxContext(ctx, query, args...)
+	r := q.positional(ctx, query, args)
+	defer r.done()
+	return r.views.QueryxContext(r.ctx, r.text, r.args...)
 }
 
 // QueryRowxContext is QueryRowContext with sqlx's row.
 func (q *queries) QueryRowxContext(ctx context.Context, query string, args ...any) *sqlx.Row {
-	views, ctx, done := q.at(ctx)
-	defer done()
-	return views.QueryRowxContext(ctx, query, args...)
+	r := q.positional(ctx, query, args)
+	defer r.done()
+	return r.views.QueryRowxContext(r.ctx, r.text, r.args...)
 }
 
 // GetContext scans the first row into dest: a pointer to a struct, whose fields
@@ -130,16 +162,31 @@ func (q *queries) QueryRowxContext(ctx context.Context, query string, args ...an
 // A [sql.Scanner] in dest must not panic: database/sql, which calls it, then
 // waits for ever (Go 1.26).
 func (q *queries) GetContext(ctx context.Context, dest any, query string, args ...any) error {
-	views, ctx, done := q.at(ctx)
-	defer done()
-	return views.GetContext(ctx, dest, query, args...)
+	v, err := destination(dest)
+	if err != nil {
+		return err
+	}
+	rows, err := q.QueryContext(ctx, query, args...)
+	if err != nil {
+		return err
+	}
+	return readFirst(rows, v)
 }
 
 // SelectContext scans all rows into dest, a pointer to a slice.
 func (q *queries) SelectContext(ctx context.Context, dest any, query string, args ...any) error {
-	views, ctx, done := q.at(ctx)
-	defer done()
-	return views.SelectContext(ctx, dest, query, args...)
+	v, err := destination(dest)
+	if err != nil {
+		return err
+	}
+	if v.Kind() != reflect.Slice {
+		return failure(nil, "read rows: the destination is a pointer to a slice, not %T", dest)
+	}
+	rows, err := q.QueryContext(ctx, query, args...)
+	if err != nil {
+		return err
+	}
+	return readAll(rows, v)
 }
 
 // PrepareContext prepares a statement. In a session it lives on the session's
@@ -170,20 +217,44 @@ func (q *queries) PrepareContext(ctx context.Context, query string) (*sql.Stmt, 
 // DriverName is the name under which sqlx knows the engine.
 func (q *queries) DriverName() string { return q.on.engine.DriverName() }
 
+// NamedExecContext is ExecContext with values for names such as :name, from a
+// struct, a map with string keys, or a pointer to it. A slice of them repeats the
+// row behind VALUES for each: `INSERT INTO t (a, b) VALUES (:a, :b)`; for many
+// rows see [InsertAll].
+func (q *queries) NamedExecContext(ctx context.Context, query string, arg any) (sql.Result, error) {
+	r := q.named(ctx, query, arg)
+	defer r.done()
+	return r.views.ExecContext(r.ctx, r.text, r.args...)
+}
+
+// NamedQueryContext is QueryxContext with values for names, as
+// [DB.NamedExecContext] takes them.
+func (q *queries) NamedQueryContext(ctx context.Context, query string, arg any) (*sqlx.Rows, error) {
+	r := q.named(ctx, query, arg)
+	defer r.done()
+	return r.views.QueryxContext(r.ctx, r.text, r.args...)
+}
+
 // Rebind turns ? into the engine's own placeholders, for code written for sqlx.
 // thole's methods take ? on both engines.
 func (q *queries) Rebind(query string) string {
-	rewritten, err := sqltext.Rewrite(q.on.engine.Dialect(), query)
+	t, err := q.on.template(query, false)
 	if err != nil {
 		return query // running it will say what is wrong
 	}
-	return rewritten.Text
+	return t.Text
 }
 
 // BindNamed turns :name into the engine's own placeholders and arg into a list,
-// for code written for sqlx.
+// for code written for sqlx. thole has [DB.NamedExecContext].
 func (q *queries) BindNamed(query string, arg any) (string, []any, error) {
-	return q.on.sqlx.BindNamed(query, arg)
+	text, args, err := q.on.bindNamed(query, arg)
+	if err != nil {
+		failed := because(nil, err, "read statement")
+		failed.Engine, failed.Query = q.on.Engine(), query
+		return "", nil, failed
+	}
+	return text, args, nil
 }
 
 // Sqlx is the session as a *sqlx.Tx, for code that takes one. It sends nothing,

@@ -586,7 +586,7 @@ func (tx *Tx) finish(outcome Outcome, how string, cause error) {
 func (tx *Tx) openView() {
 	views, done := tx.db.views()
 	defer done()
-	view := views.MustBeginTx(uncancelled{tx.ctx}, nil) // our connector sends nothing
+	view := views.MustBeginTx(&call{Context: tx.ctx}, nil) // our connector sends nothing
 	tx.session.mu.Lock()
 	tx.view = view
 	late := tx.ended != ""

@@ -43,6 +43,10 @@ type Engine interface {
 	// driver.ErrSkip for the conversion that is database/sql's own.
 	CheckNamedValue(value *driver.NamedValue) error
 
+	// Array is a slice as one argument: what CheckNamedValue and the driver take.
+	// A nil one is NULL.
+	Array(list any) (any, error)
+
 	// Isolation is the level that a session is given at least when it asks for
 	// one, or an error that matches [errors.ErrUnsupported].
 	Isolation(asked sql.IsolationLevel) (sql.IsolationLevel, error)

@@ -140,14 +140,3 @@ func BenchmarkControl(b *testing.B) {
 		})
 	}
 }
-
-func BenchmarkRewrite(b *testing.B) {
-	query := "insert into a values " + strings.Repeat("(?, ?, ?), ", 100) + "(1, 2, 3)"
-	b.SetBytes(int64(len(query)))
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := Rewrite(Postgres, query); err != nil {
-			b.Fatal(err)
-		}
-	}
-}

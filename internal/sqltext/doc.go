@@ -5,7 +5,7 @@
 // and the refusal is left to the engine.
 //
 //   - [Dialect.Tokens] is the lexer that everything else stands on.
-//   - [Rewrite] turns the placeholders that users write into those that the engine takes.
+//   - [Parse] finds the placeholders that users write, and makes the text that the engine takes.
 //   - [Statements] splits a text at its semicolons.
 //   - [Control] finds the statement that would end, begin or divide the transaction.
 package sqltext

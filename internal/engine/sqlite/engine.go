@@ -8,8 +8,10 @@ import (
 	"context"
 	"database/sql"
 	"database/sql/driver"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"sync/atomic"
 	"time"
 
@@ -170,8 +172,38 @@ func (e *Engine) DriverName() string { return "sqlite3" }
 // Dialect implements [engine.Engine].
 func (e *Engine) Dialect() sqltext.Dialect { return sqltext.SQLite }
 
-// CheckNamedValue leaves the conversion to database/sql: SQLite has no types of its own.
-func (e *Engine) CheckNamedValue(*driver.NamedValue) error { return driver.ErrSkip }
+// timeLayout is how a time is written, in UTC: as SQLite's own functions and CURRENT_TIMESTAMP write it, so that equal
+// times are equal texts, and sort. https://sqlite.org/lang_datefunc.html
+const timeLayout = "2006-01-02 15:04:05.999999"
+
+// CheckNamedValue leaves the conversion to database/sql: SQLite has no types of its own, and of times only texts.
+func (e *Engine) CheckNamedValue(value *driver.NamedValue) error {
+	converted, err := driver.DefaultParameterConverter.ConvertValue(value.Value)
+	if err != nil {
+		if kind := reflect.ValueOf(value.Value).Kind(); kind == reflect.Slice {
+			return fmt.Errorf("SQLite has no arrays: wrap the %T in thole.Array", value.Value)
+		}
+		return err
+	}
+	value.Value = converted
+	if at, ok := converted.(time.Time); ok {
+		at = at.UTC()
+		if year := at.Year(); year < 0 || year > 9999 {
+			return errors.New("the year of a time is one from 0 to 9999 on SQLite")
+		}
+		value.Value = at.Format(timeLayout)
+	}
+	return nil
+}
+
+// Array implements [engine.Engine]. It is a JSON text.
+func (e *Engine) Array(list any) (any, error) {
+	if reflect.ValueOf(list).IsNil() {
+		return nil, nil
+	}
+	text, err := json.Marshal(list)
+	return string(text), err
+}
 
 // Isolation implements [engine.Engine]. Every transaction is serializable, https://sqlite.org/isolation.html, and those
 // that read do so from one snapshot, so that each level up to that is served, and Deferrable.

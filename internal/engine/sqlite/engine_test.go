@@ -3,6 +3,7 @@ package sqlite
 import (
 	"bytes"
 	"context"
+	"database/sql"
 	"database/sql/driver"
 	"errors"
 	"io"
@@ -213,8 +214,31 @@ func TestNames(t *testing.T) {
 	same(t, "names", []string{e.Name(), e.DriverName(), e.String()}, []string{"sqlite", "sqlite3", "in-memory"})
 	cfg := file(t)
 	same(t, "name of a file", open(t, cfg).String(), cfg.Path)
-	if err := e.CheckNamedValue(nil); !errors.Is(err, driver.ErrSkip) {
-		t.Errorf("CheckNamedValue: got %v, want %v", err, driver.ErrSkip)
+}
+
+func TestCheckNamedValue(t *testing.T) {
+	t.Parallel()
+	e := open(t, Config{})
+	at := time.Date(2026, 11, 27, 20, 4, 5, 123456789, time.FixedZone("", 3600))
+	for _, test := range []struct {
+		value any
+		want  driver.Value
+	}{
+		{1, int64(1)},
+		{at, "2026-11-27 19:04:05.123456"},
+		{&at, "2026-11-27 19:04:05.123456"},
+		{sql.NullTime{Time: at.Truncate(time.Second), Valid: true}, "2026-11-27 19:04:05"},
+		{sql.NullTime{}, nil},
+	} {
+		value := driver.NamedValue{Value: test.value}
+		if err := e.CheckNamedValue(&value); err != nil || value.Value != test.want {
+			t.Errorf("%v: got %v and error %v, want %v", test.value, value.Value, err, test.want)
+		}
+	}
+	for _, wrong := range []any{time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC), []int{1}, struct{}{}} {
+		if err := e.CheckNamedValue(&driver.NamedValue{Value: wrong}); err == nil {
+			t.Errorf("%T: got no error", wrong)
+		}
 	}
 }
 

@@ -1,0 +1,121 @@
+package thole
+
+import (
+	"database/sql"
+	"database/sql/driver"
+	"encoding/json"
+	"fmt"
+
+	"github.com/tholedb/thole/internal/engine/postgres"
+)
+
+// JSON is a value that is stored as JSON: in a jsonb or json column on
+// PostgreSQL, as text on SQLite. Both have the operators -> and ->>, with the
+// same SQL for keys and indexes: `data ->> 'name'`
+// (https://www.postgresql.org/docs/current/functions-json.html,
+// https://www.sqlite.org/json1.html#jptr).
+//
+// NULL is no value of it, for JSON has its own null: use *JSON[T] or
+// sql.Null[JSON[T]] for a column that may be NULL.
+type JSON[T any] struct{ V T }
+
+// Value implements [driver.Valuer].
+func (j JSON[T]) Value() (driver.Value, error) {
+	text, err := json.Marshal(j.V)
+	if err != nil {
+		return nil, fmt.Errorf("write %T as JSON: %w", j.V, err)
+	}
+	return string(text), nil
+}
+
+// Scan implements [sql.Scanner].
+func (j *JSON[T]) Scan(value any) error {
+	text, err := textOf(value)
+	if err != nil {
+		return fmt.Errorf("read JSON: %w", err)
+	}
+	var v T
+	if err := json.Unmarshal(text, &v); err != nil {
+		return fmt.Errorf("read JSON into %T: %w", v, err)
+	}
+	j.V = v
+	return nil
+}
+
+// MarshalJSON is that of V.
+func (j JSON[T]) MarshalJSON() ([]byte, error) { return json.Marshal(j.V) }
+
+// UnmarshalJSON is that of V.
+func (j *JSON[T]) UnmarshalJSON(text []byte) error { return json.Unmarshal(text, &j.V) }
+
+// Array is a list that is stored as one value: as an array on PostgreSQL
+// (https://www.postgresql.org/docs/current/arrays.html), as JSON on SQLite. In
+// SQL that looks into it the engines differ: `? = ANY (tags)` there,
+// `? IN (SELECT value FROM json_each(tags))` here.
+//
+// A nil Array is NULL; to tell NULL when reading, use *Array[T] or
+// sql.Null[Array[T]], for a NULL reads as nil. An element that may be NULL is a
+// pointer: Array[*string].
+type Array[T any] []T
+
+// list is an Array of any type.
+type list interface{ elements() any }
+
+var (
+	_ list          = Array[int](nil)
+	_ driver.Valuer = Array[int](nil)
+	_ sql.Scanner   = (*Array[int])(nil)
+	_ driver.Valuer = JSON[int]{}
+	_ sql.Scanner   = (*JSON[int])(nil)
+)
+
+func (a Array[T]) elements() any { return []T(a) }
+
+// Value implements [driver.Valuer], for what is not thole: it is JSON.
+func (a Array[T]) Value() (driver.Value, error) {
+	if a == nil {
+		return nil, nil
+	}
+	text, err := json.Marshal([]T(a))
+	if err != nil {
+		return nil, fmt.Errorf("write %T as JSON: %w", a, err)
+	}
+	return string(text), nil
+}
+
+// Scan implements [sql.Scanner]. It reads JSON, and arrays of one dimension as
+// PostgreSQL writes them.
+func (a *Array[T]) Scan(value any) error {
+	if value == nil {
+		*a = nil
+		return nil
+	}
+	text, err := textOf(value)
+	if err != nil {
+		return fmt.Errorf("read array: %w", err)
+	}
+	var read []T
+	if postgres.IsArray(text) {
+		read, err = postgres.ReadArray[T](text)
+	} else {
+		err = json.Unmarshal(text, &read)
+	}
+	if err != nil {
+		return fmt.Errorf("read array into %T: %w", read, err)
+	}
+	*a = read
+	return nil
+}
+
+// textOf is the text that a column has.
+func textOf(value any) ([]byte, error) {
+	switch value := value.(type) {
+	case string:
+		return []byte(value), nil
+	case []byte:
+		return value, nil
+	case nil:
+		return nil, fmt.Errorf("converting NULL to a value is unsupported")
+	}
+	return nil, fmt.Errorf("a %T is none", value)
+}
