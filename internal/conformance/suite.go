@@ -35,7 +35,7 @@ type sentence struct {
 // Run holds target against every sentence.
 func Run(t *testing.T, target Target) {
 	t.Helper()
-	for _, section := range [][]sentence{outcome, contexts, nesting, retries, statements, hooks, ambiguity, ownership, embedded, poolers, server, deadlock} {
+	for _, section := range [][]sentence{outcome, contexts, nesting, retries, statements, hooks, ambiguity, ownership, embedded, poolers, server, binding, deadlock} {
 		for _, s := range section {
 			t.Run(s.name, func(t *testing.T) {
 				t.Parallel()
