@@ -120,8 +120,8 @@ func (c *conn) IsValid() bool { return false }
 
 // CheckNamedValue leaves arguments to the engine.
 func (c *conn) CheckNamedValue(value *driver.NamedValue) error {
-	if list, ok := value.Value.(list); ok {
-		array, err := c.db.engine.Array(list.elements())
+	if list, ok := asList(value.Value); ok {
+		array, err := c.db.engine.Array(list)
 		value.Value = array
 		return err
 	}

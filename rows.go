@@ -35,11 +35,24 @@ func (r *rows) Next(dest []driver.Value) error {
 		err = r.Rows.Next(dest)
 	}
 	r.read = err == io.EOF //nolint:errorlint // the contract of driver.Rows
+	if err == nil {
+		inUTC(dest)
+	}
 	if err == nil || r.read {
 		return err
 	}
 	r.cause = r.st.cut(err)
 	return r.cause
+}
+
+// inUTC makes times the same on both engines; pgx has them in the zone of the
+// machine.
+func inUTC(values []driver.Value) {
+	for i, value := range values {
+		if at, ok := value.(time.Time); ok {
+			values[i] = at.UTC()
+		}
+	}
 }
 
 // Close lets the session go on.

@@ -4,7 +4,9 @@ import (
 	"database/sql"
 	"database/sql/driver"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"reflect"
 
 	"github.com/tholedb/thole/internal/engine/postgres"
 )
@@ -71,6 +73,25 @@ var (
 
 func (a Array[T]) elements() any { return []T(a) }
 
+// asList is the slice of an argument that is an Array, a pointer to one, or a
+// sql.Null of one; a nil one for NULL.
+func asList(arg any) (slice any, ok bool) {
+	v := reflect.ValueOf(arg)
+	if arg != nil && v.Type().PkgPath() == "database/sql" && v.Kind() == reflect.Struct && v.NumField() == 2 { // sql.Null[T]{V, Valid}
+		if arg, ok = v.Field(0).Interface().(list); ok && !v.Field(1).Bool() {
+			arg = reflect.Zero(v.Field(0).Type()).Interface()
+		}
+	}
+	found, ok := arg.(list)
+	if !ok {
+		return nil, false
+	}
+	if v := reflect.ValueOf(found); v.Kind() == reflect.Pointer && v.IsNil() {
+		return reflect.Zero(v.Type().Elem()).Interface().(list).elements(), true
+	}
+	return found.elements(), true
+}
+
 // Value implements [driver.Valuer], for what is not thole: it is JSON.
 func (a Array[T]) Value() (driver.Value, error) {
 	if a == nil {
@@ -114,8 +135,10 @@ func textOf(value any) ([]byte, error) {
 		return []byte(value), nil
 	case []byte:
 		return value, nil
+	case int64, float64, bool: // of a column of SQLite's whose type makes a number of what looks like one
+		return json.Marshal(value)
 	case nil:
-		return nil, fmt.Errorf("converting NULL to a value is unsupported")
+		return nil, errors.New("converting NULL to a value is unsupported")
 	}
 	return nil, fmt.Errorf("a %T is none", value)
 }

@@ -140,6 +140,11 @@ type Session interface {
 	// error the session can only be rolled back.
 	RollbackTo(ctx context.Context) error
 
+	// InsertRows inserts rows into one table, by the fastest way that the engine
+	// has. After an error some may be there: the caller ends the level. Like
+	// those of a statement its errors are handed to Failed.
+	InsertRows(ctx context.Context, rows Rows) error
+
 	// Commit ends the session. The error is nil exactly when the outcome is
 	// Committed. With observed somebody acts on the commit; without it a
 	// session that has changed nothing need not wait for an answer. ctx bounds
@@ -152,6 +157,17 @@ type Session interface {
 	// was concluded from work of others that is gone. The outcome is RolledBack,
 	// or Unknown where SQL has ended the transaction before.
 	Rollback(ctx context.Context, cause error) (Outcome, error)
+}
+
+// Rows are rows for one table.
+type Rows struct {
+	Table   []string // its schema, if it is given, and its name
+	Columns []string
+	Len     int
+
+	// Row sets the values of row i, for each column one that CheckNamedValue has
+	// returned.
+	Row func(i int, values []driver.NamedValue) error
 }
 
 // Outcome is what became of a session.

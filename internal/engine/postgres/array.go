@@ -80,8 +80,10 @@ func elementText(v reflect.Value) (text string, null, ok bool, err error) {
 // quoteElement writes an element so that nothing in it has a meaning,
 // https://www.postgresql.org/docs/current/arrays.html#ARRAYS-IO.
 func quoteElement(text string) string {
-	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(text) + `"`
+	return `"` + elementEscapes.Replace(text) + `"`
 }
+
+var elementEscapes = strings.NewReplacer(`\`, `\\`, `"`, `\"`)
 
 // IsArray reports whether a text is an array as PostgreSQL writes it, and not
 // JSON: {1,2} or, with other bounds, [0:1]={1,2}.

@@ -1,0 +1,232 @@
+package postgres
+
+import (
+	"bytes"
+	"context"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"io"
+	"reflect"
+	"strconv"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgtype"
+
+	"github.com/tholedb/thole/internal/engine"
+	"github.com/tholedb/thole/internal/sqltext"
+)
+
+// copiedFrom is from how many rows on COPY is faster than a statement.
+const copiedFrom = 1000
+
+// InsertRows implements [engine.Session]. Every value goes as text, which each
+// type of the server can read, those that pgx doesn't know included.
+func (s *session) InsertRows(ctx context.Context, rows engine.Rows) error {
+	b := bulk{conn: s.conn, Rows: rows, values: make([]driver.NamedValue, len(rows.Columns))}
+	if err := b.findTypes(ctx); err != nil {
+		return err
+	}
+	if rows.Len >= copiedFrom || b.hasArrays() {
+		return b.copy(ctx)
+	}
+	return b.unnest(ctx)
+}
+
+// bulk is rows on their way into a table.
+type bulk struct {
+	*conn
+	engine.Rows
+	types  []columnType
+	values []driver.NamedValue // of a row
+}
+
+// columnType is the type of a column.
+type columnType struct {
+	oid   uint32 // of what a domain is over
+	array uint32 // the type of arrays of it, or 0: it is an array
+}
+
+// findTypes asks the server for the types of the columns.
+//
+// https://www.postgresql.org/docs/current/catalog-pg-attribute.html
+func (b *bulk) findTypes(ctx context.Context) error {
+	const query = `select a.attname, coalesce(nullif(t.typbasetype, 0), t.oid), t.typarray
+		from pg_catalog.pg_attribute a join pg_catalog.pg_type t on t.oid = a.atttypid
+		where a.attrelid = $1::text::pg_catalog.regclass and a.attnum > 0 and not a.attisdropped`
+	if err := b.start(ctx, query); err != nil {
+		return err
+	}
+	b.sent, b.used = true, true
+	found := b.pgx.PgConn().ExecParams(ctx, query, [][]byte{[]byte(sqltext.Quote(b.Table...))}, nil, nil, nil).Read()
+	if found.Err != nil {
+		return found.Err
+	}
+	types := map[string]columnType{}
+	for _, row := range found.Rows {
+		types[string(row[0])] = columnType{oid(row[1]), oid(row[2])}
+	}
+	for _, column := range b.Columns {
+		t, ok := types[column]
+		if !ok {
+			return &engine.Error{Message: fmt.Sprintf("table %s has no column %q", sqltext.Quote(b.Table...), column), Column: column}
+		}
+		b.types = append(b.types, t)
+	}
+	return nil
+}
+
+func oid(text []byte) uint32 {
+	n, _ := strconv.ParseUint(string(text), 10, 32) // the server has written it
+	return uint32(n)
+}
+
+// hasArrays reports whether a column is an array: of those there are no arrays.
+func (b *bulk) hasArrays() bool {
+	for _, t := range b.types {
+		if t.array == 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// into is the table with its columns.
+func (b *bulk) into() string {
+	quoted := make([]string, len(b.Columns))
+	for i, column := range b.Columns {
+		quoted[i] = sqltext.Quote(column)
+	}
+	return sqltext.Quote(b.Table...) + " (" + strings.Join(quoted, ", ") + ")"
+}
+
+// row reads the values of a row and hands each to take, as text or NULL.
+func (b *bulk) row(i int, take func(column int, text string, null bool)) error {
+	if err := b.Row(i, b.values); err != nil {
+		return err
+	}
+	for column := range b.Columns {
+		text, null, err := b.text(b.types[column].oid, b.values[column].Value)
+		if err != nil {
+			return fmt.Errorf("row %d, column %q: %w", i, b.Columns[column], err)
+		}
+		take(column, text, null)
+	}
+	return nil
+}
+
+// text is a value as the server reads it for a type.
+func (b *bulk) text(oid uint32, value any) (text string, null bool, err error) {
+	if valuer, ok := value.(driver.Valuer); ok {
+		if v := reflect.ValueOf(value); v.Kind() == reflect.Pointer && v.IsNil() {
+			return "", true, nil
+		}
+		own := value
+		if value, err = valuer.Value(); err != nil {
+			return "", false, fmt.Errorf("value of a %T: %w", own, err)
+		}
+	}
+	if value == nil {
+		return "", true, nil
+	}
+	if v := reflect.ValueOf(value); v.Kind() == reflect.String {
+		return v.String(), false, nil
+	}
+	encoded, err := b.pgx.TypeMap().Encode(oid, pgtype.TextFormatCode, value, nil)
+	if err != nil {
+		return "", false, &argumentError{fmt.Sprintf("%T does not encode as %s", value, b.typeName(oid)), err}
+	}
+	return string(encoded), encoded == nil, nil
+}
+
+// unnest inserts by one statement, to which each column is an array.
+func (b *bulk) unnest(ctx context.Context) error {
+	arrays := make([]bytes.Buffer, len(b.Columns))
+	for i := range b.Len {
+		err := b.row(i, func(column int, text string, null bool) {
+			switch {
+			case null:
+				arrays[column].WriteString(",NULL")
+			default:
+				arrays[column].WriteString("," + quoteElement(text))
+			}
+		})
+		if err != nil {
+			return err
+		}
+	}
+	params, types, marks := make([][]byte, len(arrays)), make([]uint32, len(arrays)), make([]string, len(arrays))
+	for i := range arrays {
+		params[i] = append(arrays[i].Bytes(), '}')
+		params[i][0] = '{'
+		types[i] = b.types[i].array
+		marks[i] = "$" + strconv.Itoa(i+1)
+	}
+	text := "insert into " + b.into() + " select * from unnest(" + strings.Join(marks, ", ") + ")"
+	if err := b.start(ctx, text); err != nil {
+		return err
+	}
+	b.sent, b.used = true, true
+	return b.pgx.PgConn().ExecParams(ctx, text, params, types, nil, nil).Read().Err
+}
+
+// copy inserts by COPY, in the text format.
+//
+// https://www.postgresql.org/docs/current/sql-copy.html#SQL-COPY-FILE-FORMATS
+func (b *bulk) copy(ctx context.Context) error {
+	text := "copy " + b.into() + " from stdin"
+	if err := b.start(ctx, "insert into "+b.into()); err != nil { // a COPY of the caller's would be refused
+		return err
+	}
+	b.sent, b.used = true, true
+	lines := &copyReader{bulk: b}
+	_, err := b.pgx.PgConn().CopyFrom(ctx, lines, text)
+	if lines.err != nil && !errors.Is(lines.err, io.EOF) {
+		return errors.Join(lines.err, err)
+	}
+	return err
+}
+
+// copyReader is the rows as COPY reads them.
+type copyReader struct {
+	*bulk
+	next int
+	rest []byte
+	err  error
+}
+
+// Read implements [io.Reader].
+func (r *copyReader) Read(data []byte) (int, error) {
+	for len(r.rest) < len(data) && r.err == nil {
+		r.line()
+	}
+	n := copy(data, r.rest)
+	r.rest = r.rest[:copy(r.rest, r.rest[n:])]
+	if n == 0 && len(data) > 0 {
+		return 0, r.err
+	}
+	return n, nil
+}
+
+// line adds a row to the rest.
+func (r *copyReader) line() {
+	if r.next == r.Len {
+		r.err = io.EOF
+		return
+	}
+	r.err = r.row(r.next, func(column int, text string, null bool) {
+		if column > 0 {
+			r.rest = append(r.rest, '\t')
+		}
+		if null {
+			r.rest = append(r.rest, `\N`...)
+			return
+		}
+		r.rest = append(r.rest, copyEscapes.Replace(text)...)
+	})
+	r.rest = append(r.rest, '\n')
+	r.next++
+}
+
+// copyEscapes writes what has a meaning to COPY.
+var copyEscapes = strings.NewReplacer(`\`, `\\`, "\n", `\n`, "\r", `\r`, "\t", `\t`)
