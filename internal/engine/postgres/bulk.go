@@ -103,12 +103,12 @@ func (b *bulk) into() string {
 // row reads the values of a row and hands each to take, as text or NULL.
 func (b *bulk) row(i int, take func(column int, text string, null bool)) error {
 	if err := b.Row(i, b.values); err != nil {
-		return err
+		return &engine.Error{Message: err.Error(), Err: err}
 	}
 	for column := range b.Columns {
 		text, null, err := b.text(b.types[column].oid, b.values[column].Value)
 		if err != nil {
-			return fmt.Errorf("row %d, column %q: %w", i, b.Columns[column], err)
+			return &engine.Error{Message: fmt.Sprintf("row %d, column %q: %s", i, b.Columns[column], err), Column: b.Columns[column], Err: err}
 		}
 		take(column, text, null)
 	}
