@@ -39,7 +39,7 @@ func TestInsert(t *testing.T) {
 	dbtest.EachDatabase(t, func(t *testing.T, db *thole.DB) {
 		makeShields(t, db)
 		got, err := thole.Insert(t.Context(), db, shield{Name: "a", Local: "kept"})
-		want := shield{ID: 1, Name: "a", Material: "wood", Weight: ptr(5), Forged: got.Forged, Local: "kept"}
+		want := shield{ID: 1, Name: "a", Material: "wood", Weight: new(5), Forged: got.Forged, Local: "kept"}
 		if diff := cmp.Diff(want, got); err != nil || diff != "" || got.Forged.IsZero() {
 			t.Errorf("error %v (-want +got):\n%s", err, diff)
 		}
@@ -138,7 +138,7 @@ func TestInsertAll(t *testing.T) {
 				if got == nil || got.ID == 0 || got.Forged.IsZero() {
 					t.Fatalf("row %d: got %+v, want it complete", i, got)
 				}
-				want := shield{ID: got.ID, Name: s.Name, Material: "iron", Weight: ptr(5), Forged: got.Forged}
+				want := shield{ID: got.ID, Name: s.Name, Material: "iron", Weight: new(5), Forged: got.Forged}
 				if i%3 == 0 {
 					want.Material, want.Weight, want.Notes = "wood", new(int), s.Notes
 				}

@@ -22,7 +22,6 @@ type address struct {
 
 type stamps struct {
 	CreatedAt time.Time
-	updated   string
 }
 
 type person struct {
@@ -47,8 +46,8 @@ func peopleOn(db *thole.DB) string {
 func TestReadStructs(t *testing.T) {
 	t.Parallel()
 	dbtest.EachDatabase(t, func(t *testing.T, db *thole.DB) {
-		want := person{ID: 1, Name: "a", stamps: stamps{CreatedAt: noon}, Home: address{City: "b"}, Work: &address{Zip: ptr("c")}}
-		same := cmp.AllowUnexported(person{}, stamps{})
+		want := person{ID: 1, Name: "a", stamps: stamps{CreatedAt: noon}, Home: address{City: "b"}, Work: &address{Zip: new("c")}}
+		same := cmp.AllowUnexported(person{})
 		one, err := thole.One[person](t.Context(), db, peopleOn(db))
 		if diff := cmp.Diff(want, one, same); err != nil || diff != "" {
 			t.Errorf("One: error %v (-want +got):\n%s", err, diff)
@@ -64,7 +63,7 @@ func TestReadStructs(t *testing.T) {
 		if len(all) == 2 && all[0] == all[1] {
 			t.Error("All: got the same pointer twice")
 		}
-		kept := person{Ignore: "kept", Home: address{Zip: ptr("kept")}}
+		kept := person{Ignore: "kept", Home: address{Zip: new("kept")}}
 		if err := db.GetContext(t.Context(), &kept, peopleOn(db)); err != nil || kept.Ignore != "kept" || kept.Home.Zip == nil {
 			t.Errorf("GetContext: got %+v and error %v, want fields without a column as they were", kept, err)
 		}
@@ -90,10 +89,10 @@ func TestReadOthers(t *testing.T) {
 		if err != nil || all == nil || len(all) != 0 {
 			t.Errorf("All: got %#v and error %v, want an empty slice that is not nil", all, err)
 		}
-		if _, err := thole.One[int](t.Context(), db, "select 1 where false"); err != sql.ErrNoRows { //nolint:errorlint // itself
+		if _, err := thole.One[int](t.Context(), db, "select 1 where false"); err != sql.ErrNoRows {
 			t.Errorf("One: got error %v, want %v itself", err, sql.ErrNoRows)
 		}
-		if err := db.GetContext(t.Context(), new(int), "select 1 where false"); err != sql.ErrNoRows { //nolint:errorlint // itself
+		if err := db.GetContext(t.Context(), new(int), "select 1 where false"); err != sql.ErrNoRows {
 			t.Errorf("GetContext: got error %v, want %v itself", err, sql.ErrNoRows)
 		}
 		if got, err := thole.One[int](t.Context(), db, "select 1 union all select 2"); err == nil || errors.Is(err, sql.ErrNoRows) || got != 0 {
@@ -126,8 +125,7 @@ func TestReadNowhere(t *testing.T) {
 			"nil Querier":    func() error { _, err := thole.All[int](t.Context(), nil, "select 1"); return err }(),
 			"nil of a model": func() error { _, err := thole.Insert(t.Context(), db, (*person)(nil)); return err }(),
 		} {
-			var told *thole.Error
-			if !errors.As(err, &told) {
+			if _, ok := errors.AsType[*thole.Error](err); !ok {
 				t.Errorf("%s: got error %v, want a typed one", name, err)
 			}
 		}

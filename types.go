@@ -3,12 +3,14 @@ package thole
 import (
 	"database/sql"
 	"database/sql/driver"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"reflect"
+	"strings"
 
-	"github.com/tholedb/thole/internal/engine/postgres"
+	"github.com/tholedb/thole/internal/sqltext"
 )
 
 // JSON is a value that is stored as JSON: in a jsonb or json column on
@@ -78,8 +80,10 @@ func (a Array[T]) elements() any { return []T(a) }
 func asList(arg any) (slice any, ok bool) {
 	v := reflect.ValueOf(arg)
 	if arg != nil && v.Type().PkgPath() == "database/sql" && v.Kind() == reflect.Struct && v.NumField() == 2 { // sql.Null[T]{V, Valid}
-		if arg, ok = v.Field(0).Interface().(list); ok && !v.Field(1).Bool() {
-			arg = reflect.Zero(v.Field(0).Type()).Interface()
+		if null, isList := reflect.TypeAssert[list](v.Field(0)); isList {
+			if arg = null; !v.Field(1).Bool() {
+				arg = reflect.Zero(v.Field(0).Type()).Interface()
+			}
 		}
 	}
 	found, ok := arg.(list)
@@ -116,8 +120,8 @@ func (a *Array[T]) Scan(value any) error {
 		return fmt.Errorf("read array: %w", err)
 	}
 	var read []T
-	if postgres.IsArray(text) {
-		read, err = postgres.ReadArray[T](text)
+	if sqltext.IsArray(string(text)) {
+		read, err = readElements[T](string(text))
 	} else {
 		err = json.Unmarshal(text, &read)
 	}
@@ -125,6 +129,49 @@ func (a *Array[T]) Scan(value any) error {
 		return fmt.Errorf("read array into %T: %w", read, err)
 	}
 	*a = read
+	return nil
+}
+
+// readElements reads an array of PostgreSQL's.
+func readElements[T any](array string) ([]T, error) {
+	elements, err := sqltext.Elements(array)
+	if err != nil {
+		return nil, err
+	}
+	read := make([]T, len(elements))
+	for i, element := range elements {
+		if err := readElement(element, &read[i]); err != nil {
+			return nil, fmt.Errorf("element %d: %w", i, err)
+		}
+	}
+	return read, nil
+}
+
+var errNull = errors.New("converting NULL to a value is unsupported")
+
+// readElement gives the text of an element to a variable, by database/sql's own
+// rules but for bytes and times.
+func readElement[T any](text *string, into *T) error {
+	var value any
+	if text != nil {
+		value = *text
+	}
+	if scanner, ok := scannable(into).(sql.Scanner); ok {
+		return scanner.Scan(value)
+	}
+	if data, ok := any(into).(*[]byte); ok && text != nil {
+		read, err := hex.DecodeString(strings.TrimPrefix(*text, `\x`))
+		*data = read
+		return err
+	}
+	var read sql.Null[T]
+	if err := read.Scan(value); err != nil {
+		return err
+	}
+	if k := reflect.TypeFor[T]().Kind(); !read.Valid && k != reflect.Pointer && k != reflect.Interface && k != reflect.Slice {
+		return errNull
+	}
+	*into = read.V
 	return nil
 }
 
@@ -138,7 +185,7 @@ func textOf(value any) ([]byte, error) {
 	case int64, float64, bool: // of a column of SQLite's whose type makes a number of what looks like one
 		return json.Marshal(value)
 	case nil:
-		return nil, errors.New("converting NULL to a value is unsupported")
+		return nil, errNull
 	}
 	return nil, fmt.Errorf("a %T is none", value)
 }

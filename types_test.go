@@ -146,8 +146,6 @@ type document struct {
 	Tags []string `json:"tags"`
 }
 
-func ptr[T any](v T) *T { return &v }
-
 var (
 	noon      = time.Date(2026, 11, 27, 12, 0, 0, 0, time.UTC)
 	precise   = time.Date(2026, 11, 27, 23, 59, 59, 123456000, time.UTC)
@@ -182,16 +180,16 @@ var typeCases = []typeCase{
 	column("array of times", "timestamptz[]", "text", thole.Array[time.Time]{noon, precise}),
 	column("array of bytes", "bytea[]", "text", thole.Array[[]byte]{[]byte("a\x00\xff"), {}}),
 	column("array of enums", "mood[]", "text", thole.Array[mood]{"happy", "not so"}),
-	column("array of pointers", "text[]", "text", thole.Array[*string]{ptr("a"), nil, ptr("NULL")}),
+	column("array of pointers", "text[]", "text", thole.Array[*string]{new("a"), nil, new("NULL")}),
 	column("array of decimals", "numeric[]", "text", thole.Array[string]{"1.50"}),
-	column("pointer to string", "text", "text", ptr("a"), nil),
-	column("pointer to int", "integer", "integer", ptr(1), nil),
-	column("pointer to bool", "boolean", "boolean", ptr(true), nil),
-	column("pointer to time", "timestamptz", "timestamp", ptr(precise), nil),
-	column("pointer to decimal", "numeric", "text", ptr(decimal{"1.5"}), nil),
-	column("pointer to UUID", "uuid", "text", ptr(identifier{1}), nil),
-	column("pointer to JSON", "jsonb", "text", ptr(thole.JSON[document]{V: document{Name: "a"}}), nil),
-	column("pointer to array", "text[]", "text", ptr(thole.Array[string]{"a"}), nil),
+	column("pointer to string", "text", "text", new("a"), nil),
+	column("pointer to int", "integer", "integer", new(1), nil),
+	column("pointer to bool", "boolean", "boolean", new(true), nil),
+	column("pointer to time", "timestamptz", "timestamp", new(precise), nil),
+	column("pointer to decimal", "numeric", "text", new(decimal{"1.5"}), nil),
+	column("pointer to UUID", "uuid", "text", new(identifier{1}), nil),
+	column("pointer to JSON", "jsonb", "text", new(thole.JSON[document]{V: document{Name: "a"}}), nil),
+	column("pointer to array", "text[]", "text", new(thole.Array[string]{"a"}), nil),
 	column("nullable string", "text", "text", sql.NullString{String: "a", Valid: true}, sql.NullString{}),
 	column("nullable time", "timestamptz", "timestamp", sql.NullTime{Time: precise, Valid: true}, sql.NullTime{}),
 	column("sql.Null of int", "bigint", "integer", sql.Null[int64]{V: 1, Valid: true}, sql.Null[int64]{}),

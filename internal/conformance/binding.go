@@ -300,7 +300,7 @@ func nothingToBind(t *testing.T, w *world) {
 		if _, err := w.NamedExecContext(t.Context(), "insert into item (id) values (:a)", arg); !errors.As(err, &told) {
 			t.Errorf("%s: got error %v, want a typed one", name, err)
 		}
-		if _, err := w.NamedQueryContext(t.Context(), "select :a", arg); !errors.As(err, &told) { //nolint:sqlclosecheck // there are none
+		if _, err := w.NamedQueryContext(t.Context(), "select :a", arg); !errors.As(err, &told) { //nolint:sqlclosecheck,rowserrcheck // there are none
 			t.Errorf("%s: got error %v, want a typed one", name, err)
 		}
 	}

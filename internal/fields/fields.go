@@ -6,6 +6,7 @@ package fields
 import (
 	"database/sql"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -62,9 +63,7 @@ func read(t reflect.Type) *Struct {
 	for _, info := range lowers.TypeMap(t).Index {
 		s.add(info)
 	}
-	for name, fields := range snake {
-		s.names[name] = fields // has the precedence
-	}
+	maps.Copy(s.names, snake) // have the precedence
 	return s
 }
 

@@ -31,7 +31,7 @@ type person struct {
 	Home      place
 	Work      *place `db:"office"`
 	Secret    string `db:"-"`
-	hidden    string
+	hidden    string //nolint:unused // no field to us
 	Parent    *person
 }
 

@@ -46,7 +46,7 @@ func read(t reflect.Type) (*Table, error) {
 		return nil, fmt.Errorf("it is no struct with fields")
 	}
 	table := &Table{Name: []string{plural(fields.Snake(t.Name()))}}
-	if named, ok := reflect.New(t).Interface().(namer); ok {
+	if named, ok := reflect.TypeAssert[namer](reflect.New(t)); ok {
 		table.Name = strings.Split(named.TableName(), ".")
 	}
 	if table.Name[0] == "" {

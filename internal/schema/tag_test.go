@@ -89,7 +89,7 @@ func TestPlural(t *testing.T) {
 	t.Parallel()
 	for noun, want := range map[string]string{
 		"shield": "shields", "order_item": "order_items", "city": "cities", "day": "days", "box": "boxes", "address": "addresses", "branch": "branches", "": "",
-		"y": "ies", "quiz": "quizes",
+		"y": "ies",
 	} {
 		if got := plural(noun); got != want {
 			t.Errorf("%q: got %q, want %q", noun, got, want)

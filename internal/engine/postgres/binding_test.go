@@ -157,38 +157,3 @@ func TestArrays(t *testing.T) {
 		}
 	}
 }
-
-func FuzzReadArray(f *testing.F) {
-	for _, seed := range []string{`{}`, `{1,NULL,"a\"\\b"}`, `[0:1]={1,2}`, `{{1}}`, `{"a}`, `{a,}`, `[1]`, `{,}`} {
-		f.Add(seed)
-	}
-	f.Fuzz(func(t *testing.T, text string) {
-		_ = IsArray([]byte(text))
-		read, err := ReadArray[*string]([]byte(text))
-		if err != nil {
-			return
-		}
-		var list []any
-		for _, element := range read {
-			if element == nil {
-				list = append(list, nil)
-			} else {
-				list = append(list, *element)
-			}
-		}
-		if list == nil {
-			list = []any{}
-		}
-		written, err := (&Engine{}).Array(list)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if len(list) == 0 {
-			return
-		}
-		again, err := ReadArray[*string]([]byte(written.(string)))
-		if diff := cmp.Diff(read, again); err != nil || diff != "" {
-			t.Fatalf("%q written as %q: error %v (-want +got):\n%s", text, written, err, diff)
-		}
-	})
-}

@@ -1,7 +1,6 @@
 package postgres
 
 import (
-	"bytes"
 	"context"
 	"database/sql/driver"
 	"errors"
@@ -141,24 +140,24 @@ func (b *bulk) text(oid uint32, value any) (text string, null bool, err error) {
 
 // unnest inserts by one statement, to which each column is an array.
 func (b *bulk) unnest(ctx context.Context) error {
-	arrays := make([]bytes.Buffer, len(b.Columns))
+	arrays := make([][]byte, len(b.Columns))
 	for i := range b.Len {
 		err := b.row(i, func(column int, text string, null bool) {
-			switch {
-			case null:
-				arrays[column].WriteString(",NULL")
-			default:
-				arrays[column].WriteString("," + quoteElement(text))
+			arrays[column] = append(arrays[column], ',')
+			if null {
+				arrays[column] = append(arrays[column], "NULL"...)
+			} else {
+				arrays[column] = sqltext.AppendElement(arrays[column], text)
 			}
 		})
 		if err != nil {
 			return err
 		}
 	}
-	params, types, marks := make([][]byte, len(arrays)), make([]uint32, len(arrays)), make([]string, len(arrays))
+	types, marks := make([]uint32, len(arrays)), make([]string, len(arrays))
 	for i := range arrays {
-		params[i] = append(arrays[i].Bytes(), '}')
-		params[i][0] = '{'
+		arrays[i] = append(arrays[i], '}')
+		arrays[i][0] = '{'
 		types[i] = b.types[i].array
 		marks[i] = "$" + strconv.Itoa(i+1)
 	}
@@ -167,7 +166,7 @@ func (b *bulk) unnest(ctx context.Context) error {
 		return err
 	}
 	b.sent, b.used = true, true
-	return b.pgx.PgConn().ExecParams(ctx, text, params, types, nil, nil).Read().Err
+	return b.pgx.PgConn().ExecParams(ctx, text, arrays, types, nil, nil).Read().Err
 }
 
 // copy inserts by COPY, in the text format.
