@@ -11,7 +11,7 @@ import (
 
 // valuesAtOnce is about how many values a statement of InsertRows has. More make the text longer to read, and gain
 // nothing any more.
-const valuesAtOnce = 300
+const valuesAtOnce = 2000
 
 // InsertRows implements [engine.Session]: a statement of many rows is prepared once, and one for the rest.
 func (s *session) InsertRows(ctx context.Context, rows engine.Rows) error {
