@@ -61,8 +61,13 @@ type Token struct {
 func (d Dialect) Tokens(query string) iter.Seq[Token] {
 	return func(yield func(Token) bool) {
 		l := lexer{dialect: d, query: query}
-		for tok, ok := l.next(); ok && yield(tok); tok, ok = l.next() {
-		}
+		l.yield(yield)
+	}
+}
+
+// yield hands on every token.
+func (l *lexer) yield(yield func(Token) bool) {
+	for tok, ok := l.next(); ok && yield(tok); tok, ok = l.next() {
 	}
 }
 
@@ -72,6 +77,7 @@ type lexer struct {
 	dialect Dialect
 	query   string
 	pos     int
+	names   bool // :a is a name that ends where a word does, also on SQLite
 
 	prev    Kind // of the token before
 	escapes bool // the string before has backslash escapes, and so has its continuation
@@ -93,8 +99,13 @@ func (l *lexer) next() (tok Token, ok bool) {
 
 // scan returns the kind and the length of the token that s begins with.
 func (l *lexer) scan(s string) (Kind, int) {
-	if l.dialect == Postgres {
+	switch {
+	case l.dialect == Postgres:
 		return l.scanPostgres(s)
+	case l.names && strings.HasPrefix(s, "::"):
+		return Operator, len("::")
+	case l.names && s[0] == ':' && word(s[1:]) > 0:
+		return Named, 1 + word(s[1:])
 	}
 	return scanSQLite(s)
 }

@@ -28,7 +28,8 @@ var (
 //
 // It is an error to mix the forms, or to use a number that the engine doesn't have.
 func Parse(d Dialect, query string, named bool) (*Template, error) {
-	p := parser{dialect: d, tokens: slices.Collect(d.Tokens(query)), numbers: map[string]int{}, row: none}
+	l := lexer{dialect: d, query: query, names: named}
+	p := parser{dialect: d, tokens: slices.Collect(l.yield), numbers: map[string]int{}, row: none}
 	p.named = named && p.hasNames()
 	if err := p.survey(); err != nil {
 		return nil, err
@@ -153,9 +154,8 @@ func (p *parser) take(at int) (next int) {
 		last.not = is(p.tokens[at].Text, "NOT")
 		return list.next
 	}
-	if next, rest := p.extent(at); next > at {
+	if next := p.extent(at); next > at {
 		p.flush(p.number(at))
-		p.text.WriteString(rest)
 		return next
 	}
 	if p.tokens[at].Kind == Escape && !p.whole {
@@ -166,25 +166,24 @@ func (p *parser) take(at int) (next int) {
 	return at + 1
 }
 
-// extent returns where the parameter ends that begins at a token, and what else its last token has; it ends where it
-// begins if it is none.
-func (p *parser) extent(at int) (next int, rest string) {
+// extent returns where the parameter ends that begins at a token; where it begins if it is none.
+func (p *parser) extent(at int) (next int) {
 	switch kind := p.tokens[at].Kind; {
 	case p.named && kind == Named:
-		_, rest, next := p.name(at)
-		return next, rest
+		_, next := p.name(at)
+		return next
 	case p.named:
 	case (kind == Mark || kind == Numbered) && !p.whole, kind == Positional:
-		return at + 1, ""
+		return at + 1
 	}
-	return at, ""
+	return at
 }
 
 // number returns the number of the parameter that begins at a token, counted from 0.
 func (p *parser) number(at int) int {
 	switch tok := p.tokens[at]; tok.Kind {
 	case Named:
-		name, _, _ := p.name(at)
+		name, _ := p.name(at)
 		number, ok := p.numbers[name]
 		if !ok {
 			number = len(p.out.Names)
@@ -201,16 +200,14 @@ func (p *parser) number(at int) int {
 	}
 }
 
-// name reads a name of one or, with dots in it, several tokens. On SQLite the token `:a::b` has more than a name.
-func (p *parser) name(at int) (name, rest string, next int) {
-	text := p.tokens[at].Text
-	end := 1 + word(text[1:])
-	name, rest, next = text[1:end], text[end:], at+1
-	for rest == "" && next+1 < len(p.tokens) && p.tokens[next].Text == "." && p.tokens[next+1].Kind == Word {
+// name reads a name of one token or, with dots in it, several.
+func (p *parser) name(at int) (name string, next int) {
+	name, next = p.tokens[at].Text[1:], at+1
+	for next+1 < len(p.tokens) && p.tokens[next].Text == "." && p.tokens[next+1].Kind == Word {
 		name += "." + p.tokens[next+1].Text
 		next += 2
 	}
-	return name, rest, next
+	return name, next
 }
 
 // flush ends a piece with a parameter, or none.
@@ -237,9 +234,9 @@ func (p *parser) list(at int) (list inList, ok bool) {
 	if !p.isText(open, "(") || param >= len(p.tokens) {
 		return list, false
 	}
-	next, rest := p.extent(param)
+	next := p.extent(param)
 	shut := p.behind(next - 1)
-	if next == param || rest != "" || !p.isText(shut, ")") {
+	if next == param || !p.isText(shut, ")") {
 		return list, false
 	}
 	return inList{param, next, shut + 1}, true

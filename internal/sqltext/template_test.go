@@ -235,13 +235,13 @@ func sameTokens(t *testing.T, d Dialect, query, text string) {
 	t.Helper()
 	var plain strings.Builder
 	inside := false // of a name with dots
-	tokens := slices.Collect(d.Tokens(query))
+	l := lexer{dialect: d, query: query, names: true}
+	tokens := slices.Collect(l.yield)
 	for i, tok := range tokens {
 		switch {
 		case tok.Kind == Named && tok.Text[0] == ':':
-			end := 1 + word(tok.Text[1:])
-			plain.WriteString(map[Dialect]string{SQLite: " ?1 ", Postgres: " $1 "}[d] + tok.Text[end:])
-			inside = end == len(tok.Text)
+			plain.WriteString(map[Dialect]string{SQLite: " ?1 ", Postgres: " $1 "}[d])
+			inside = true
 		case inside && tok.Text == "." && i+1 < len(tokens) && tokens[i+1].Kind == Word:
 		case inside && tok.Kind == Word && tokens[i-1].Text == ".":
 		case tok.Kind == Escape:

@@ -71,7 +71,7 @@ func respell(query string) (named, marks string) {
 			questions.WriteString("??")
 		case sqltext.Positional:
 			names.WriteString(":p" + tok.Text[1:] + " ")
-			questions.WriteString("? ")
+			questions.WriteString(" ? ") // @? is an operator
 			ordered = ordered && tok.Text == fmt.Sprint("$", next)
 			next++
 		default:
