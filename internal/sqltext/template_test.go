@@ -208,7 +208,8 @@ func FuzzTemplate(f *testing.F) {
 			if err != nil || d == Postgres && escapedNumber.MatchString(query) {
 				continue
 			}
-			if tmpl.Names != nil && !strings.Contains(query, "\v") { // which is a blank only behind another
+			// On SQLite \v is a blank only behind another, and :: is nothing but a part of a variable of its own.
+			if tmpl.Names != nil && !strings.Contains(query, "\v") && (d == Postgres || !strings.Contains(query, "::")) {
 				sameTokens(t, d, query, tmpl.Text)
 			}
 			lists := map[int]int{}
