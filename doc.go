@@ -41,12 +41,16 @@
 //
 // # Queries
 //
-// DB and Tx have the methods of database/sql and sqlx that take a context.
-// Placeholders are ? on both engines:
+// [One], [All] and [Each] read rows into structs, maps or single values. [Insert]
+// and [InsertAll] write structs. [JSON] and [Array] are types of columns. All of
+// them take a DB or a Tx:
 //
-//	var shields []Shield
-//	err := tx.SelectContext(ctx, &shields, "SELECT * FROM shields WHERE material = ?", "iron")
+//	shields, err := thole.All[Shield](ctx, tx, "SELECT * FROM shields WHERE material IN (?)", []string{"iron", "oak"})
 //
+// Placeholders are ?, or $1, or :name with one struct or map, on both engines.
+// A slice is a list in IN (?) and NOT IN (?), and one value anywhere else.
+//
+// DB and Tx also have the methods of database/sql and sqlx that take a context.
 // Each of them satisfies [sqlx.ExtContext] and the DBTX that sqlc generates for
 // database/sql. Code that takes a *sqlx.DB or a *sqlx.Tx is given [DB.Sqlx] or
 // [Tx.Sqlx].

@@ -15,8 +15,21 @@ import (
 // session. It is sealed so that it can grow; embed it to decorate it.
 //
 // Placeholders are ? on both engines. In PostgreSQL's operators ?| and ?& and
-// @? it stays what it is; the operator ? alone is written ??. $1 works on both
-// engines too.
+// @? it stays what it is; the operator ? alone is written ??, but beside names
+// and $1. $1 works on both engines too.
+//
+// :name is given its value by one struct, a map with string keys, or arguments
+// that are each a [sql.NamedArg]; :home.city is the field City of the struct in
+// the field Home. A name that stands twice is one parameter. On PostgreSQL the
+// upper bound of a slice that is a name is written with a blank, v[1: n].
+//
+// A slice is a list where it stands for the ? of IN (?) or NOT IN (?): an array
+// on PostgreSQL, = ANY ($1), one parameter an element on SQLite. An empty one has
+// no element that could be equal. Bytes, and slices with a value of their own
+// ([driver.Valuer]), are one value; so is any slice anywhere else, which
+// PostgreSQL takes for an array, and SQLite in an [Array] only. More parameters
+// than the engine takes (65,535, or 32,766 on SQLite) are an error before
+// anything is sent.
 //
 // The rows that a query returns keep a session busy until they are closed.
 type Querier interface {

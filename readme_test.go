@@ -97,6 +97,7 @@ func fragmentsTest(fragments []string) string {
 
 import (
 	"context"
+	"fmt"
 	"testing"
 
 	"github.com/tholedb/thole"
