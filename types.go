@@ -1,6 +1,7 @@
 package thole
 
 import (
+	"bytes"
 	"database/sql"
 	"database/sql/driver"
 	"encoding/hex"
@@ -8,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/tholedb/thole/internal/sqltext"
@@ -123,7 +125,7 @@ func (a *Array[T]) Scan(value any) error {
 	if sqltext.IsArray(string(text)) {
 		read, err = readElements[T](string(text))
 	} else {
-		err = json.Unmarshal(text, &read)
+		read, err = readJSONElements[T](text)
 	}
 	if err != nil {
 		return fmt.Errorf("read array into %T: %w", read, err)
@@ -147,6 +149,31 @@ func readElements[T any](array string) ([]T, error) {
 	return read, nil
 }
 
+// readJSONElements reads a list in JSON. A null that encoding/json would pass over
+// is the error that it is in an array of PostgreSQL's.
+func readJSONElements[T any](list []byte) (read []T, err error) {
+	if err := json.Unmarshal(list, &read); err != nil || takesNull[T]() || !bytes.Contains(list, []byte("null")) {
+		return read, err
+	}
+	var elements []*json.RawMessage
+	if err := json.Unmarshal(list, &elements); err != nil {
+		return nil, err
+	}
+	if i := slices.Index(elements, nil); i >= 0 {
+		return nil, fmt.Errorf("element %d: %w", i, errNull)
+	}
+	return read, nil
+}
+
+// takesNull reports whether a variable of the type can be nil.
+func takesNull[T any]() bool {
+	switch reflect.TypeFor[T]().Kind() {
+	case reflect.Pointer, reflect.Interface, reflect.Slice, reflect.Map:
+		return true
+	}
+	return reflect.PointerTo(reflect.TypeFor[T]()).Implements(reflect.TypeFor[json.Unmarshaler]())
+}
+
 var errNull = errors.New("converting NULL to a value is unsupported")
 
 // readElement gives the text of an element to a variable, by database/sql's own
@@ -168,7 +195,7 @@ func readElement[T any](text *string, into *T) error {
 	if err := read.Scan(value); err != nil {
 		return err
 	}
-	if k := reflect.TypeFor[T]().Kind(); !read.Valid && k != reflect.Pointer && k != reflect.Interface && k != reflect.Slice {
+	if !read.Valid && !takesNull[T]() {
 		return errNull
 	}
 	*into = read.V

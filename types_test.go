@@ -351,6 +351,7 @@ func TestNoValue(t *testing.T) {
 			"unclosed array":          read[thole.Array[string]](t, db, `select cast('{"a}' as text) as v`),
 			"text behind an array":    read[thole.Array[int]](t, db, "select cast('{1,}' as text) as v"),
 			"NULL into element":       read[thole.Array[int]](t, db, "select cast('{NULL}' as text) as v"),
+			"null into element":       read[thole.Array[int]](t, db, "select cast('[1, null]' as text) as v"),
 			"two columns into one":    read[int](t, db, "select 1 as a, 2 as b"),
 			"into a struct of no use": read[struct{ A chan int }](t, db, "select 1 as a"),
 		} {

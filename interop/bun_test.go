@@ -14,7 +14,7 @@ import (
 
 type bunItem struct {
 	bun.BaseModel `bun:"table:items"`
-	ID            int64  `bun:",pk"`
+	ID            int64 `bun:",pk"`
 	Name          string
 }
 
@@ -37,7 +37,7 @@ func TestBun(t *testing.T) {
 			if _, err := on.NewInsert().Model(row).Conn(tx.Sqlx().Tx).Exec(ctx); err != nil {
 				return 0, err
 			}
-			seen, err := on.NewSelect().Model((*bunItem)(nil)).Where("id IN (?)", bun.In([]int64{1, 2, 3, 4})).Conn(tx.Sqlx().Tx).Count(ctx)
+			seen, err := on.NewSelect().Model((*bunItem)(nil)).Where("id IN (?)", bun.List([]int64{1, 2, 3, 4})).Conn(tx.Sqlx().Tx).Count(ctx)
 			return int(seen), err
 		},
 		alone: func(ctx context.Context, db *thole.DB, name string) error {

@@ -24,7 +24,9 @@ func TestMigrateCommand(t *testing.T) {
 		url  func(tb testing.TB) string
 		asks func(url string) string // how the command is given the database
 	}{
-		"sqlite":   {testdb.SQLite, func(url string) string { return "sqlite://" + strings.ReplaceAll(strings.TrimPrefix(url, "sqlite:///"), "%2F", "/") }},
+		"sqlite": {testdb.SQLite, func(url string) string {
+			return "sqlite://" + strings.ReplaceAll(strings.TrimPrefix(url, "sqlite:///"), "%2F", "/")
+		}},
 		"postgres": {testdb.Postgres, func(url string) string { return strings.Replace(url, "postgres://", "pgx5://", 1) }},
 	} {
 		t.Run(name, func(t *testing.T) {
