@@ -67,6 +67,7 @@ type conn struct {
 	db   *DB
 	tx   *Tx             // the session it belongs to, or nil
 	auto engine.AutoConn // outside a session, once there was a statement
+	stmt *stmt           // that was prepared outside a session
 
 	closing sync.Once
 }
@@ -110,7 +111,12 @@ func (c *conn) engineConn(ctx context.Context) (engine.Conn, error) {
 // Close gives back what the connection took. It may be called again.
 func (c *conn) Close() (err error) {
 	if c.auto != nil {
-		c.closing.Do(func() { err = c.auto.Close() })
+		c.closing.Do(func() {
+			if c.stmt != nil {
+				c.stmt.drop() // while the connection is ours
+			}
+			err = c.auto.Close()
+		})
 	}
 	return err
 }
@@ -227,6 +233,8 @@ func (c *conn) PrepareContext(ctx context.Context, query string) (driver.Stmt, e
 	s := &stmt{conn: c, query: query, inner: prepared}
 	if c.tx != nil {
 		c.tx.own(s)
+	} else {
+		c.stmt = s
 	}
 	return s, nil
 }
@@ -384,7 +392,7 @@ func (st *statement) failed(err error) error {
 	if errors.Is(told.Kind, ErrCommitUnknown) {
 		return withOutcome(Unknown, failed)
 	}
-	return failed
+	return withOutcome(RolledBack, failed)
 }
 
 // cut explains a failure before the last row, which in a session keeps what

@@ -227,7 +227,7 @@ func contextError(ctx context.Context, what string) *Error {
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		kind = ErrTimeout
 	}
-	cause := context.Cause(ctx)
+	cause := engine.Cause(ctx)
 	if errors.Is(cause, ctx.Err()) {
 		return because(kind, cause, "%s", what)
 	}

@@ -64,7 +64,7 @@ func (r *rows) Close() error {
 
 func (r *rows) close() error {
 	if r.closed {
-		return nil
+		return r.cause // whoever closes them late has not been told
 	}
 	r.closed = true
 	defer r.st.end()
@@ -87,7 +87,9 @@ func (r *rows) expire() bool {
 	if !r.read && r.cause == nil {
 		r.cause = r.st.cut(r.st.ctx.Err())
 	}
-	_ = r.close() // what it says was told already
+	if err := r.close(); r.cause == nil {
+		r.cause = err
+	}
 	return true
 }
 

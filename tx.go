@@ -527,7 +527,7 @@ func (tx *Tx) handOver(cause error) {
 func (tx *Tx) commit() error {
 	ctx, cancel := tx.detached()
 	defer cancel()
-	outcome, err := tx.session.inner.Commit(ctx, len(tx.hooks.onCommit) > 0)
+	outcome, err := tx.session.inner.Commit(ctx, tx.isObserved())
 	if err == nil {
 		tx.finish(Committed, "it was committed", nil)
 		run(append(tx.session.undone, tx.commitHooks()...))
@@ -539,6 +539,13 @@ func (tx *Tx) commit() error {
 		return withOutcome(RolledBack, failed)
 	}
 	return tx.unknown(failed)
+}
+
+// isObserved reports whether somebody acts on the commit.
+func (tx *Tx) isObserved() bool {
+	tx.session.mu.Lock()
+	defer tx.session.mu.Unlock()
+	return len(tx.hooks.onCommit) > 0
 }
 
 // rollback rolls the outermost session back because of cause.

@@ -1,8 +1,11 @@
 package engine
 
 import (
+	"context"
 	"database/sql"
 	"errors"
+	"reflect"
+	"strings"
 )
 
 // The kinds of failure. The root package exports them under the same names and
@@ -66,6 +69,26 @@ func (e *Error) Is(target error) bool { return e.Kind != nil && target == e.Kind
 
 // Unwrap returns the driver's own error.
 func (e *Error) Unwrap() error { return e.Err }
+
+// Cause is [context.Cause] of a ctx that has ended. It may be the error of
+// another session, as with errgroup, and then it says nothing of what became of
+// this one: none of thole's own errors is found in it.
+func Cause(ctx context.Context) error { return foreign{context.Cause(ctx)} }
+
+type foreign struct{ error }
+
+func (f foreign) Is(target error) bool {
+	return target != ErrCommitUnknown && target != ErrTxControl && errors.Is(f.error, target)
+}
+
+func (f foreign) As(target any) bool {
+	own := reflect.TypeFor[Error]().PkgPath()
+	t := reflect.TypeOf(target).Elem()
+	if t.Kind() == reflect.Pointer && t.Elem().PkgPath() != "" && strings.HasPrefix(own, t.Elem().PkgPath()) {
+		return false
+	}
+	return errors.As(f.error, target)
+}
 
 // Retry says whether running a session again can cure its failure.
 type Retry uint8

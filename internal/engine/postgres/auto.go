@@ -141,7 +141,28 @@ func (a *auto) Failed(ctx context.Context, err error) *engine.Error {
 		return unknownBy(failed)
 	}
 	a.once = a.once || failed.Code == readOnlyTransaction
+	if a.sent && commitsInside(a.query) {
+		return unknownBy(&engine.Error{
+			Message: "the statement commits on its way, and may have before it failed; run it in a session if it can: " + failed.Message,
+			Code:    failed.Code,
+			Err:     failed,
+		})
+	}
 	return failed
+}
+
+// commitsInside reports whether a statement may commit a part of what it does:
+// procedures and blocks, and what can't run in a transaction.
+//
+// https://www.postgresql.org/docs/current/plpgsql-transactions.html
+func commitsInside(query string) bool {
+	word := firstWord(query)
+	for _, known := range []string{"call", "do", "vacuum", "cluster", "reindex"} {
+		if equalFold(word, known) {
+			return true
+		}
+	}
+	return hasFold(query, "concurrently")
 }
 
 // Close implements [engine.AutoConn].

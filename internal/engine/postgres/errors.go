@@ -25,6 +25,13 @@ const activeTransaction = "25001"
 // else shall get its connection.
 const readOnlyTransaction = "25006"
 
+// The SQLSTATEs of what isn't there, an OID among that, and of what should not
+// happen.
+const (
+	undefinedObject = "42704"
+	internalError   = "XX000"
+)
+
 // protocolViolation is the SQLSTATE of, among others, a Bind that does not fit
 // the statement. The connection goes on, and nothing was executed.
 const protocolViolation = "08P01"
@@ -212,7 +219,7 @@ func byContext(ctx context.Context, failed *engine.Error) *engine.Error {
 // withContext joins the error and the cause of a done ctx to err.
 func withContext(ctx context.Context, err error) error {
 	if cause := context.Cause(ctx); !errors.Is(cause, ctx.Err()) {
-		return errors.Join(err, ctx.Err(), cause)
+		return errors.Join(err, ctx.Err(), engine.Cause(ctx))
 	}
 	return errors.Join(err, ctx.Err())
 }

@@ -29,6 +29,13 @@ var numbers = regexp.MustCompile(`(^|\s)(0x[0-9a-f]+|[-+]?[0-9][0-9.]*)`)
 //
 // What a function raises (P0001) is the application's own text.
 func withoutValues(pg *pgconn.PgError, query string) string {
+	if pg.Code == undefinedObject || pg.Code == internalError { // of large objects, and of OIDs
+		return numbers.ReplaceAllString(withoutQuotedValues(pg, query), "$1…")
+	}
+	return withoutQuotedValues(pg, query)
+}
+
+func withoutQuotedValues(pg *pgconn.PgError, query string) string {
 	switch {
 	case strings.HasPrefix(pg.Code, "22"):
 		return numbers.ReplaceAllString(withoutQuoted(pg.Message), "$1…")

@@ -318,7 +318,7 @@ func TestWaitNamesTheHolder(t *testing.T) {
 		stop(reason)
 		err = <-waiting
 		is(t, err, context.Canceled, reason)
-		contains(t, err, `"forge"`, "shutting down")
+		contains(t, err, `"forge"`, "context canceled")
 		if errors.Is(err, engine.ErrTimeout) || explained(t, err).Kind != nil {
 			t.Errorf("kind: got %v, want none", explained(t, err).Kind)
 		}

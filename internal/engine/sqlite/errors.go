@@ -74,11 +74,14 @@ func explainFamily(ctx context.Context, e *engine.Error, code int) {
 // interrupted explains that ctx has ended; err matches its error.
 func interrupted(ctx context.Context, err error) *engine.Error {
 	e := &engine.Error{Message: err.Error(), Err: err}
-	if cause := context.Cause(ctx); cause != nil {
-		e.Message = cause.Error()
-		if !errors.Is(err, cause) {
-			e.Err = errors.Join(err, cause)
-		}
+	cause := context.Cause(ctx)
+	if own, ok := errors.AsType[ranOut](cause); ok {
+		e.Message = own.Error() // that of the program is not ours to log
+	} else if ctx.Err() != nil {
+		e.Message = ctx.Err().Error()
+	}
+	if cause != nil && !errors.Is(err, cause) {
+		e.Err = errors.Join(err, engine.Cause(ctx))
 	}
 	if errors.Is(e.Err, context.DeadlineExceeded) {
 		e.Kind = engine.ErrTimeout

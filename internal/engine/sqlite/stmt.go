@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	sqlite3 "modernc.org/sqlite/lib"
 
@@ -95,8 +96,14 @@ func (c *conn) limit(ctx context.Context) (context.Context, context.CancelFunc) 
 	if c.timeout == 0 {
 		return ctx, func() {}
 	}
-	cause := fmt.Errorf("StatementTimeout of %s ran out", c.timeout)
-	return context.WithTimeoutCause(ctx, c.timeout, cause)
+	return context.WithTimeoutCause(ctx, c.timeout, ranOut(c.timeout))
+}
+
+// ranOut is the cause when a StatementTimeout has ended a statement.
+type ranOut time.Duration
+
+func (r ranOut) Error() string {
+	return fmt.Sprintf("StatementTimeout of %s ran out", time.Duration(r))
 }
 
 // failed explains an error of the statement, which had begun to run.
