@@ -169,7 +169,11 @@ func TestOnCommitWhileItCommits(t *testing.T) {
 		for range 50 {
 			var all sync.WaitGroup
 			err := db.WithSession(t.Context(), func(tx *thole.Tx) error {
-				all.Go(func() { tx.OnCommit(func(context.Context) {}) })
+				all.Go(func() {
+					for range 2000 {
+						tx.OnCommit(func(context.Context) {})
+					}
+				})
 				_, err := tx.ExecContext(t.Context(), "select 1")
 				return err
 			})

@@ -131,8 +131,9 @@ func (q *queries) named(ctx context.Context, query string, arg any) running {
 
 // ExecContext runs a statement that returns no rows. Outside a session it
 // commits by itself; if the connection breaks before the answer comes, the
-// error is [ErrCommitUnknown]. Several statements in one text happen together
-// or not at all.
+// error is [ErrCommitUnknown], as it is when a statement fails that commits on
+// its way: DO, CALL, VACUUM, and what runs CONCURRENTLY. Several statements in
+// one text happen together or not at all.
 func (q *queries) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
 	r := q.positional(ctx, query, args)
 	defer r.done()
