@@ -163,6 +163,9 @@ func (db *DB) bindLists(t *sqltext.Template, args []any) (text string, bound []a
 				lists = map[int]int{}
 				args = slices.Clone(args)
 			}
+			if list.IsNil() { // a list without elements, and not NULL
+				list = reflect.MakeSlice(list.Type(), 0, 0)
+			}
 			lists[param] = list.Len()
 			args[param] = list.Interface()
 		}
@@ -200,7 +203,7 @@ func listIn(arg any) (list reflect.Value, ok bool) {
 	if v.Kind() == reflect.Pointer && !v.IsNil() {
 		return listIn(v.Elem().Interface())
 	}
-	return v, v.Kind() == reflect.Slice && v.Type().Elem().Kind() != reflect.Uint8
+	return v, v.Kind() == reflect.Slice && v.Type().Elem() != reflect.TypeFor[byte]()
 }
 
 // values are what the names of a query are given.

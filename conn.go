@@ -126,12 +126,20 @@ func (c *conn) IsValid() bool { return false }
 
 // CheckNamedValue leaves arguments to the engine.
 func (c *conn) CheckNamedValue(value *driver.NamedValue) error {
-	if list, ok := asList(value.Value); ok {
-		array, err := c.db.engine.Array(list)
-		value.Value = array
-		return err
+	given := value.Value
+	list, ok := asList(given)
+	var err error
+	if ok {
+		value.Value, err = c.db.engine.Array(list)
+	} else {
+		err = c.db.engine.CheckNamedValue(value)
 	}
-	return c.db.engine.CheckNamedValue(value)
+	if err == nil {
+		return nil
+	}
+	failed := because(nil, err, "convert a %T", given)
+	failed.Engine = c.db.Engine()
+	return failed
 }
 
 // Ping asks the database outside any session.

@@ -60,6 +60,7 @@ func insert(ctx context.Context, q Querier, row reflect.Value, t reflect.Type) (
 	query, args := m.insertOne(given)
 	pointer := reflect.New(given.Type())
 	pointer.Elem().Set(given) // what is no column stays
+	unshare(pointer.Elem())
 	if err := q.GetContext(ctx, pointer.Interface(), query, args...); err != nil {
 		if errors.Is(err, sql.ErrNoRows) {
 			err = because(nil, err, "insert row: the database kept none (is there a trigger or a rule?)")
@@ -70,6 +71,25 @@ func insert(ctx context.Context, q Querier, row reflect.Value, t reflect.Type) (
 		return pointer, nil
 	}
 	return pointer.Elem(), nil
+}
+
+// unshare copies what is embedded by pointers, which is the caller's.
+func unshare(v reflect.Value) {
+	for i := range v.NumField() {
+		field := v.Field(i)
+		if !v.Type().Field(i).Anonymous || !field.CanSet() {
+			continue
+		}
+		if field.Kind() == reflect.Pointer && !field.IsNil() && field.Elem().Kind() == reflect.Struct {
+			own := reflect.New(field.Type().Elem())
+			own.Elem().Set(field.Elem())
+			field.Set(own)
+			field = own.Elem()
+		}
+		if field.Kind() == reflect.Struct {
+			unshare(field)
+		}
+	}
 }
 
 // model is the type of the rows that are inserted.

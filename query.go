@@ -24,8 +24,9 @@ import (
 // upper bound of a slice that is a name is written with a blank, v[1: n].
 //
 // A slice is a list where it stands for the ? of IN (?) or NOT IN (?): an array
-// on PostgreSQL, = ANY ($1), one parameter an element on SQLite. An empty one has
-// no element that could be equal. Bytes, and slices with a value of their own
+// on PostgreSQL, = ANY ($1), one parameter an element on SQLite; next to another
+// comparison it stands in parentheses, as = ANY does. An empty or nil one has no
+// element that could be equal. Bytes, and slices with a value of their own
 // ([driver.Valuer]), are one value; so is any slice anywhere else, which
 // PostgreSQL takes for an array, and SQLite in an [Array] only. More parameters
 // than the engine takes (65,535, or 32,766 on SQLite) are an error before

@@ -145,7 +145,7 @@ type reader struct {
 
 func newReader(rows *sql.Rows, t reflect.Type) *reader {
 	r := &reader{rows: rows, of: t}
-	if t.Kind() == reflect.Pointer && fields.IsStruct(t.Elem()) {
+	if t.Kind() == reflect.Pointer && (fields.IsStruct(t.Elem()) || isMap(t.Elem())) {
 		r.of = t.Elem()
 	}
 	if r.columns, r.err = rows.Columns(); r.err != nil {
@@ -155,17 +155,17 @@ func newReader(rows *sql.Rows, t reflect.Type) *reader {
 	switch {
 	case fields.IsStruct(r.of):
 		r.findFields()
-	case r.isMap():
+	case isMap(r.of):
 	case len(r.columns) != 1:
 		r.err = failure(nil, "read rows: %d columns don't go into one %s: %s", len(r.columns), r.of, strings.Join(r.columns, ", "))
 	}
 	return r
 }
 
-// isMap reports whether the columns go to the keys of a map.
-func (r *reader) isMap() bool {
-	return r.of.Kind() == reflect.Map && r.of.Key().Kind() == reflect.String && r.of.Elem() == reflect.TypeFor[any]() &&
-		!reflect.PointerTo(r.of).Implements(reflect.TypeFor[sql.Scanner]())
+// isMap reports whether columns go to the keys of such a map.
+func isMap(t reflect.Type) bool {
+	return t.Kind() == reflect.Map && t.Key().Kind() == reflect.String && t.Elem() == reflect.TypeFor[any]() &&
+		!reflect.PointerTo(t).Implements(reflect.TypeFor[sql.Scanner]())
 }
 
 func (r *reader) findFields() {
@@ -197,11 +197,11 @@ func (r *reader) scan(v reflect.Value) error {
 		v = v.Elem()
 	}
 	switch {
-	case r.fields != nil:
+	case fields.IsStruct(r.of):
 		for i, field := range r.fields {
 			r.into[i] = scannable(field.Set(v).Addr().Interface())
 		}
-	case r.isMap():
+	case isMap(r.of):
 		return r.scanMap(v)
 	default:
 		r.into[0] = scannable(v.Addr().Interface())

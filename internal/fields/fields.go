@@ -69,7 +69,7 @@ func read(t reflect.Type) *Struct {
 
 // add adds a field under its name, unless one that is less deep has it.
 func (s *Struct) add(info *reflectx.FieldInfo) *Field {
-	if info.Name == "" || info.Embedded || isOutOfReach(info) {
+	if info.Name == "" || isPassed(info) || isOutOfReach(info) {
 		return nil
 	}
 	field := &Field{Name: info.Path, Go: path(info), Index: info.Index, Type: info.Field.Type, Tag: info.Field.Tag}
@@ -83,6 +83,16 @@ func (s *Struct) add(info *reflectx.FieldInfo) *Field {
 
 // isTop reports whether only embedded structs are around the field.
 func isTop(info *reflectx.FieldInfo) bool { return info.Path == info.Name }
+
+// isPassed reports whether the field is embedded and stands for its own fields
+// only, or can't be read.
+func isPassed(info *reflectx.FieldInfo) bool {
+	t := info.Field.Type
+	if t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	return info.Embedded && (!info.Field.IsExported() || info.Field.Tag.Get("db") == "" && IsStruct(t))
+}
 
 // isOutOfReach reports whether an embedded pointer to an unexported struct is on
 // the way, which reflect can't set.

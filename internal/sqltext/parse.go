@@ -202,12 +202,11 @@ func (p *parser) number(at int) int {
 
 // name reads a name of one token or, with dots in it, several.
 func (p *parser) name(at int) (name string, next int) {
-	name, next = p.tokens[at].Text[1:], at+1
+	next = at + 1
 	for next+1 < len(p.tokens) && p.tokens[next].Text == "." && p.tokens[next+1].Kind == Word {
-		name += "." + p.tokens[next+1].Text
 		next += 2
 	}
-	return name, next
+	return p.join(at, next)[1:], next
 }
 
 // flush ends a piece with a parameter, or none.

@@ -199,6 +199,15 @@ func TestRows(t *testing.T) {
 	}
 }
 
+// TestLongName reads a name that quadratic time would be too much for.
+func TestLongName(t *testing.T) {
+	t.Parallel()
+	tmpl, err := Parse(SQLite, "select :a"+strings.Repeat(".a", 250_000), true)
+	if err != nil || len(tmpl.Names) != 1 {
+		t.Errorf("got %d names and error %v, want one", len(tmpl.Names), err)
+	}
+}
+
 // FuzzTemplate looks at what stands in the text but for the parameters: it is
 // what stood in the query.
 func FuzzTemplate(f *testing.F) {

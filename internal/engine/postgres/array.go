@@ -13,8 +13,11 @@ import (
 // those of the user's own among them, so that is what a list of texts becomes.
 func (e *Engine) Array(list any) (any, error) {
 	v := reflect.ValueOf(list)
-	if v.IsNil() {
+	switch {
+	case v.IsNil():
 		return nil, nil
+	case v.Type().Elem().Kind() == reflect.Uint8:
+		return widened(v), nil
 	}
 	array := []byte{'{'}
 	for i := range v.Len() {
@@ -37,6 +40,15 @@ func (e *Engine) Array(list any) (any, error) {
 		return list, nil
 	}
 	return string(append(array, '}')), nil
+}
+
+// widened is a list of small numbers as pgx knows one; it would be bytes to it.
+func widened(v reflect.Value) []int16 {
+	numbers := make([]int16, v.Len())
+	for i := range numbers {
+		numbers[i] = int16(v.Index(i).Uint())
+	}
+	return numbers
 }
 
 // isText reports whether values of the type are texts.

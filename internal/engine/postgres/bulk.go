@@ -1,11 +1,10 @@
 package postgres
 
 import (
+	"bytes"
 	"context"
 	"database/sql/driver"
-	"errors"
 	"fmt"
-	"io"
 	"reflect"
 	"strconv"
 	"strings"
@@ -26,32 +25,42 @@ func (s *session) InsertRows(ctx context.Context, rows engine.Rows) error {
 	if err := b.findTypes(ctx); err != nil {
 		return err
 	}
-	if rows.Len >= copiedFrom || b.hasArrays() {
+	if b.hasOthers() || rows.Len >= copiedFrom && !b.copyless {
 		return b.copy(ctx)
 	}
-	return b.unnest(ctx)
+	for from := 0; from < rows.Len; from += copiedFrom {
+		if err := b.unnest(ctx, from, min(from+copiedFrom, rows.Len)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // bulk is rows on their way into a table.
 type bulk struct {
 	*conn
 	engine.Rows
-	types  []columnType
-	values []driver.NamedValue // of a row
+	types    []columnType
+	values   []driver.NamedValue // of a row
+	copyless bool                // COPY can't write to it: it is a view, or has row-level security
 }
 
 // columnType is the type of a column.
 type columnType struct {
 	oid   uint32 // of what a domain is over
-	array uint32 // the type of arrays of it, or 0: it is an array
+	array uint32 // the type of arrays of it; 0 if unnest doesn't give back what went in
 }
 
 // findTypes asks the server for the types of the columns.
 //
 // https://www.postgresql.org/docs/current/catalog-pg-attribute.html
 func (b *bulk) findTypes(ctx context.Context) error {
-	const query = `select a.attname, coalesce(nullif(t.typbasetype, 0), t.oid), t.typarray
+	const query = `select a.attname, coalesce(nullif(t.typbasetype, 0), t.oid),
+			case when t.typdelim = ',' and coalesce(b.typtype, t.typtype) <> 'c' then t.typarray else 0 end,
+			c.relkind not in ('r', 'p', 'f') or pg_catalog.row_security_active(c.oid)
 		from pg_catalog.pg_attribute a join pg_catalog.pg_type t on t.oid = a.atttypid
+			left join pg_catalog.pg_type b on b.oid = t.typbasetype
+			join pg_catalog.pg_class c on c.oid = a.attrelid
 		where a.attrelid = $1::text::pg_catalog.regclass and a.attnum > 0 and not a.attisdropped`
 	if err := b.start(ctx, query); err != nil {
 		return err
@@ -64,6 +73,7 @@ func (b *bulk) findTypes(ctx context.Context) error {
 	types := map[string]columnType{}
 	for _, row := range found.Rows {
 		types[string(row[0])] = columnType{oid(row[1]), oid(row[2])}
+		b.copyless = string(row[3]) == "t"
 	}
 	for _, column := range b.Columns {
 		t, ok := types[column]
@@ -80,8 +90,9 @@ func oid(text []byte) uint32 {
 	return uint32(n)
 }
 
-// hasArrays reports whether a column is an array: of those there are no arrays.
-func (b *bulk) hasArrays() bool {
+// hasOthers reports whether a column is an array, of which there are no arrays, or
+// of a type that unnest takes apart.
+func (b *bulk) hasOthers() bool {
 	for _, t := range b.types {
 		if t.array == 0 {
 			return true
@@ -131,17 +142,17 @@ func (b *bulk) text(oid uint32, value any) (text string, null bool, err error) {
 	if v := reflect.ValueOf(value); v.Kind() == reflect.String {
 		return v.String(), false, nil
 	}
-	encoded, err := b.pgx.TypeMap().Encode(oid, pgtype.TextFormatCode, value, nil)
+	encoded, err := b.pgx.TypeMap().Encode(oid, pgtype.TextFormatCode, value, []byte{}) // nil is NULL, and not an empty text
 	if err != nil {
 		return "", false, &argumentError{fmt.Sprintf("%T does not encode as %s", value, b.typeName(oid)), err}
 	}
 	return string(encoded), encoded == nil, nil
 }
 
-// unnest inserts by one statement, to which each column is an array.
-func (b *bulk) unnest(ctx context.Context) error {
+// unnest inserts rows by one statement, to which each column is an array.
+func (b *bulk) unnest(ctx context.Context, from, to int) error {
 	arrays := make([][]byte, len(b.Columns))
-	for i := range b.Len {
+	for i := from; i < to; i++ {
 		err := b.row(i, func(column int, text string, null bool) {
 			arrays[column] = append(arrays[column], ',')
 			if null {
@@ -169,62 +180,49 @@ func (b *bulk) unnest(ctx context.Context) error {
 	return b.pgx.PgConn().ExecParams(ctx, text, arrays, types, nil, nil).Read().Err
 }
 
+// copiedAtOnce is about how many bytes a COPY has. The rows are made on the
+// caller's goroutine, where what a Valuer does may panic, and pgx reads a COPY on
+// one of its own.
+const copiedAtOnce = 4 << 20
+
 // copy inserts by COPY, in the text format.
 //
 // https://www.postgresql.org/docs/current/sql-copy.html#SQL-COPY-FILE-FORMATS
 func (b *bulk) copy(ctx context.Context) error {
-	text := "copy " + b.into() + " from stdin"
+	var lines []byte
+	for i := range b.Len {
+		err := b.row(i, func(column int, text string, null bool) {
+			if column > 0 {
+				lines = append(lines, '\t')
+			}
+			if null {
+				lines = append(lines, `\N`...)
+			} else {
+				lines = append(lines, copyEscapes.Replace(text)...)
+			}
+		})
+		if err != nil {
+			return err
+		}
+		lines = append(lines, '\n')
+		if len(lines) < copiedAtOnce && i < b.Len-1 {
+			continue
+		}
+		if err := b.copyLines(ctx, lines); err != nil {
+			return err
+		}
+		lines = lines[:0]
+	}
+	return nil
+}
+
+func (b *bulk) copyLines(ctx context.Context, lines []byte) error {
 	if err := b.start(ctx, "insert into "+b.into()); err != nil { // a COPY of the caller's would be refused
 		return err
 	}
 	b.sent, b.used = true, true
-	lines := &copyReader{bulk: b}
-	_, err := b.pgx.PgConn().CopyFrom(ctx, lines, text)
-	if lines.err != nil && !errors.Is(lines.err, io.EOF) {
-		return errors.Join(lines.err, err)
-	}
+	_, err := b.pgx.PgConn().CopyFrom(ctx, bytes.NewReader(lines), "copy "+b.into()+" from stdin")
 	return err
-}
-
-// copyReader is the rows as COPY reads them.
-type copyReader struct {
-	*bulk
-	next int
-	rest []byte
-	err  error
-}
-
-// Read implements [io.Reader].
-func (r *copyReader) Read(data []byte) (int, error) {
-	for len(r.rest) < len(data) && r.err == nil {
-		r.line()
-	}
-	n := copy(data, r.rest)
-	r.rest = r.rest[:copy(r.rest, r.rest[n:])]
-	if n == 0 && len(data) > 0 {
-		return 0, r.err
-	}
-	return n, nil
-}
-
-// line adds a row to the rest.
-func (r *copyReader) line() {
-	if r.next == r.Len {
-		r.err = io.EOF
-		return
-	}
-	r.err = r.row(r.next, func(column int, text string, null bool) {
-		if column > 0 {
-			r.rest = append(r.rest, '\t')
-		}
-		if null {
-			r.rest = append(r.rest, `\N`...)
-			return
-		}
-		r.rest = append(r.rest, copyEscapes.Replace(text)...)
-	})
-	r.rest = append(r.rest, '\n')
-	r.next++
 }
 
 // copyEscapes writes what has a meaning to COPY.

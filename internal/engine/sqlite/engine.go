@@ -201,6 +201,14 @@ func (e *Engine) Array(list any) (any, error) {
 	if reflect.ValueOf(list).IsNil() {
 		return nil, nil
 	}
+	elements := reflect.ValueOf(list)
+	if elements.Type().Elem().Kind() == reflect.Uint8 { // would be written in base64
+		numbers := make([]uint, elements.Len())
+		for i := range numbers {
+			numbers[i] = uint(elements.Index(i).Uint())
+		}
+		list = numbers
+	}
 	text, err := json.Marshal(list)
 	return string(text), err
 }

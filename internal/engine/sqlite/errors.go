@@ -75,7 +75,7 @@ func explainFamily(ctx context.Context, e *engine.Error, code int) {
 func interrupted(ctx context.Context, err error) *engine.Error {
 	e := &engine.Error{Message: err.Error(), Err: err}
 	cause := context.Cause(ctx)
-	if own, ok := errors.AsType[ranOut](cause); ok {
+	if own, ok := errors.AsType[timeoutError](cause); ok {
 		e.Message = own.Error() // that of the program is not ours to log
 	} else if ctx.Err() != nil {
 		e.Message = ctx.Err().Error()

@@ -96,13 +96,13 @@ func (c *conn) limit(ctx context.Context) (context.Context, context.CancelFunc) 
 	if c.timeout == 0 {
 		return ctx, func() {}
 	}
-	return context.WithTimeoutCause(ctx, c.timeout, ranOut(c.timeout))
+	return context.WithTimeoutCause(ctx, c.timeout, timeoutError(c.timeout))
 }
 
-// ranOut is the cause when a StatementTimeout has ended a statement.
-type ranOut time.Duration
+// timeoutError is the cause when a StatementTimeout has ended a statement.
+type timeoutError time.Duration
 
-func (r ranOut) Error() string {
+func (r timeoutError) Error() string {
 	return fmt.Sprintf("StatementTimeout of %s ran out", time.Duration(r))
 }
 
