@@ -342,6 +342,23 @@ func valuesAreNotTold(t *testing.T, w *world) {
 			t.Errorf("%s: got error %v, want one that doesn't tell a value", name, err)
 		}
 	}
+	casts := []string{"select json_extract('{}', ?)", "select '{}' -> cast(? as text) ->> json(?)"}
+	if w.Engine() == thole.Postgres {
+		casts = casts[:0]
+		for _, name := range []string{
+			"regoper", "regproc", "regclass", "regtype", "regrole", "int", "date", "interval", "inet", "uuid", "jsonb", "jsonpath", "tsquery", "int[]", "point", "oid",
+		} {
+			casts = append(casts, "select ?::text::"+name)
+		}
+	}
+	for _, query := range casts {
+		for _, secret := range []string{"(" + secret, secret + ".x", "{" + secret} {
+			err := w.QueryRowContext(t.Context(), query, slices.Repeat([]any{secret}, strings.Count(query, "?"))...).Scan(new(any))
+			if err != nil && strings.Contains(err.Error(), "s3cr3t") {
+				t.Errorf("%q: got error %v, want one that doesn't tell the argument", query, err)
+			}
+		}
+	}
 }
 
 func errOf[T any](_ T, err error) error { return err }

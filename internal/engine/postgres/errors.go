@@ -28,8 +28,9 @@ const readOnlyTransaction = "25006"
 // The SQLSTATEs of what isn't there, an OID among that, and of what should not
 // happen.
 const (
-	undefinedObject = "42704"
-	internalError   = "XX000"
+	undefinedFunction = "42883"
+	undefinedObject   = "42704"
+	internalError     = "XX000"
 )
 
 // protocolViolation is the SQLSTATE of, among others, a Bind that does not fit

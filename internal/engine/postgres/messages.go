@@ -29,6 +29,10 @@ var numbers = regexp.MustCompile(`(^|\s)(0x[0-9a-f]+|[-+]?[0-9][0-9.]*)`)
 //
 // What a function raises (P0001) is the application's own text.
 func withoutValues(pg *pgconn.PgError, query string) string {
+	head, _, cut := strings.Cut(pg.Message, ": ")
+	if cut && pg.Code == undefinedFunction && pg.Position == 0 && pg.InternalPosition == 0 {
+		return head // what is behind it is a text that was cast to regoper
+	}
 	if pg.Code == undefinedObject || pg.Code == internalError { // of large objects, and of OIDs
 		return numbers.ReplaceAllString(withoutQuotedValues(pg, query), "$1…")
 	}
