@@ -243,11 +243,13 @@ func slicesThatAreValues(t *testing.T, w *world) {
 		}
 		return ""
 	}
-	for _, value := range []any{json.RawMessage(`{"a":1}`), net.IPv4(1, 2, 3, 4), []byte("ab"), thole.JSON[[]int]{V: []int{1}}} {
+	for _, value := range []any{json.RawMessage(`{"a":1}`), net.IPv4(1, 2, 3, 4), []byte("ab"), thole.JSON[[]int]{V: []int{1}}, thole.Array[int]{1, 2}} {
 		query, text := "select count(*) from (select 1) as a where ?"+as("bytea")+" in (?)", value
 		switch value.(type) {
 		case json.RawMessage, thole.JSON[[]int]:
 			query = "select count(*) from (select 1) as a where ?" + as("jsonb") + " in (?)"
+		case thole.Array[int]:
+			query = "select count(*) from (select 1) as a where ?" + as("int[]") + " in (?)"
 		case net.IP:
 			query = "select count(*) from (select 1) as a where ?" + as("inet") + " in (?)"
 		}
