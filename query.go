@@ -284,7 +284,10 @@ func (tx *Tx) Sqlx() *sqlx.Tx {
 // with a session runs in it. A transaction begun on it is a session of its own;
 // inside a session it is that session, which must give what its TxOptions ask
 // for ([ErrNested]); that is for code which begins and leaves the end to its
-// caller, and what database/sql holds for it goes when its ctx ends. When ctx ends among the rows of a query
-// outside a session, the error is database/sql's own, which tells no outcome:
-// write with RETURNING on the DB itself.
+// caller, and what database/sql holds for it goes when its ctx ends.
+//
+// When ctx ends among the rows of a query outside a session, the error is
+// database/sql's own, which tells no outcome: write with RETURNING on the DB
+// itself. A statement that was prepared on it can't be used by Stmtx of
+// [Tx.Sqlx]: prepare it on the DB itself.
 func (db *DB) Sqlx() *sqlx.DB { return db.view }
