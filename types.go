@@ -183,13 +183,13 @@ func readElement[T any](text *string, into *T) error {
 	if text != nil {
 		value = *text
 	}
+	if set := bytesSetter(into); set != nil && text != nil {
+		data, err := hex.DecodeString(strings.TrimPrefix(*text, `\x`))
+		set(data)
+		return err
+	}
 	if scanner, ok := scannable(into).(sql.Scanner); ok {
 		return scanner.Scan(value)
-	}
-	if data, ok := any(into).(*[]byte); ok && text != nil {
-		read, err := hex.DecodeString(strings.TrimPrefix(*text, `\x`))
-		*data = read
-		return err
 	}
 	var read sql.Null[T]
 	if err := read.Scan(value); err != nil {
@@ -199,6 +199,20 @@ func readElement[T any](text *string, into *T) error {
 		return errNull
 	}
 	*into = read.V
+	return nil
+}
+
+// bytesSetter sets a variable that takes bytes, which an array has in hexadecimal
+// (https://www.postgresql.org/docs/current/datatype-binary.html).
+func bytesSetter(into any) func([]byte) {
+	switch into := into.(type) {
+	case *[]byte:
+		return func(data []byte) { *into = data }
+	case **[]byte:
+		return func(data []byte) { *into = &data }
+	case *sql.Null[[]byte]:
+		return func(data []byte) { *into = sql.Null[[]byte]{V: data, Valid: true} }
+	}
 	return nil
 }
 

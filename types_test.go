@@ -179,6 +179,7 @@ var typeCases = []typeCase{
 	column("array of bools", "boolean[]", "text", thole.Array[bool]{true, false}),
 	column("array of times", "timestamptz[]", "text", thole.Array[time.Time]{noon, precise}),
 	column("array of bytes", "bytea[]", "text", thole.Array[[]byte]{[]byte("a\x00\xff"), {}}),
+	column("array of pointers to bytes", "bytea[]", "text", thole.Array[*[]byte]{new([]byte("a\x00\xff")), nil}),
 	column("array of enums", "mood[]", "text", thole.Array[mood]{"happy", "not so"}),
 	column("array of pointers", "text[]", "text", thole.Array[*string]{new("a"), nil, new("NULL")}),
 	column("array of decimals", "numeric[]", "text", thole.Array[string]{"1.50"}),
