@@ -46,8 +46,12 @@ func (db *DB) bind(query string, args []any) (text string, bound []any, err erro
 		if err != nil {
 			return "", nil, err
 		}
-		if t.Names != nil {
+		switch {
+		case t.Names == nil:
+		case areNative(args):
 			return db.bindNames(t, args)
+		default:
+			return db.bindNames(t, args[0])
 		}
 	}
 	t, err := db.template(query, false)
@@ -89,12 +93,8 @@ func areNative(args []any) bool {
 	return len(args) > 0 && !slices.ContainsFunc(args, func(arg any) bool { _, ok := arg.(sql.NamedArg); return !ok })
 }
 
-// bindNames gives each name of the query its value.
-func (db *DB) bindNames(t *sqltext.Template, args []any) (text string, bound []any, err error) {
-	source := any(args)
-	if !areNative(args) {
-		source = args[0]
-	}
+// bindNames gives each name of the query its value from source.
+func (db *DB) bindNames(t *sqltext.Template, source any) (text string, bound []any, err error) {
 	values, err := valuesOf(source)
 	if err != nil {
 		return "", nil, err
@@ -137,17 +137,10 @@ func (db *DB) bindNamed(query string, arg any) (text string, bound []any, err er
 	if v := reflect.ValueOf(arg); arg != nil && (v.Kind() == reflect.Slice || v.Kind() == reflect.Array) {
 		return db.bindRows(t, v)
 	}
-	values, err := valuesOf(arg)
-	if err != nil {
-		return "", nil, err
-	}
 	if t.Names == nil && t.Params > 0 {
 		return "", nil, errors.New("its placeholders have no names: write :name")
 	}
-	if bound, err = values.all(t.Names); err != nil {
-		return "", nil, err
-	}
-	return db.bindLists(t, bound)
+	return db.bindNames(t, arg)
 }
 
 // bindLists makes the text for the slices among the arguments that stand in the

@@ -144,23 +144,15 @@ func (m model) names(columns []int) []string {
 
 func (m model) insertOne(row reflect.Value) (query string, args []any) {
 	columns, args := m.written(row)
-	var all []string
+	all := make([]string, len(m.Columns))
 	for i := range m.Columns {
-		all = append(all, sqltext.Quote(m.Columns[i].Name))
+		all[i] = m.Columns[i].Name
 	}
 	values := " DEFAULT VALUES"
 	if len(columns) > 0 {
-		values = " (" + quoted(m.names(columns)) + ") VALUES (" + strings.Repeat(", ?", len(columns))[2:] + ")"
+		values = " (" + sqltext.QuoteList(m.names(columns)) + ") VALUES (" + strings.Repeat(", ?", len(columns))[2:] + ")"
 	}
-	return "INSERT INTO " + sqltext.Quote(m.Name...) + values + " RETURNING " + strings.Join(all, ", "), args
-}
-
-func quoted(names []string) string {
-	list := make([]string, len(names))
-	for i, name := range names {
-		list[i] = sqltext.Quote(name)
-	}
-	return strings.Join(list, ", ")
+	return "INSERT INTO " + sqltext.Quote(m.Name...) + values + " RETURNING " + sqltext.QuoteList(all), args
 }
 
 // InsertAll adds rows, of which [Insert] says what they are, all or none, and
@@ -212,10 +204,8 @@ func (m model) group(rows reflect.Value) ([]*group, error) {
 		}
 		for c := range m.Columns {
 			key[c] = 'w'
-			if m.Columns[c].Generated || m.Columns[c].Default != "" {
-				if m.Columns[c].LeftOut(m.Columns[c].Get(row)) {
-					key[c] = '-'
-				}
+			if m.Columns[c].LeftOut(m.Columns[c].Get(row)) {
+				key[c] = '-'
 			}
 		}
 		g := byColumns[string(key)]
@@ -235,7 +225,7 @@ func (tx *Tx) insertGroup(ctx context.Context, m model, g *group) error {
 	if len(g.columns) == 0 {
 		return tx.insertDefaults(ctx, m, len(g.rows))
 	}
-	query := "INSERT INTO " + sqltext.Quote(m.Name...) + " (" + quoted(m.names(g.columns)) + ")"
+	query := "INSERT INTO " + sqltext.Quote(m.Name...) + " (" + sqltext.QuoteList(m.names(g.columns)) + ")"
 	c := &conn{db: tx.db, tx: tx}
 	st, err := c.start(&call{Context: ctx, query: query, bound: true}, query)
 	if err != nil {

@@ -4,13 +4,11 @@ import (
 	"bytes"
 	"database/sql"
 	"database/sql/driver"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"reflect"
 	"slices"
-	"strings"
 
 	"github.com/tholedb/thole/internal/sqltext"
 )
@@ -184,7 +182,7 @@ func readElement[T any](text *string, into *T) error {
 		value = *text
 	}
 	if set := bytesSetter(into); set != nil && text != nil {
-		data, err := hex.DecodeString(strings.TrimPrefix(*text, `\x`))
+		data, err := sqltext.Bytes(*text)
 		set(data)
 		return err
 	}
@@ -202,8 +200,7 @@ func readElement[T any](text *string, into *T) error {
 	return nil
 }
 
-// bytesSetter sets a variable that takes bytes, which an array has in hexadecimal
-// (https://www.postgresql.org/docs/current/datatype-binary.html).
+// bytesSetter sets a variable that takes bytes.
 func bytesSetter(into any) func([]byte) {
 	switch into := into.(type) {
 	case *[]byte:

@@ -335,6 +335,23 @@ func TestJSONInSQL(t *testing.T) {
 	})
 }
 
+// TestArraysInSQL looks into arrays where they are, as each engine does it.
+func TestArraysInSQL(t *testing.T) {
+	t.Parallel()
+	dbtest.EachDatabase(t, func(t *testing.T, db *thole.DB) {
+		kind, has := "text", "? in (select value from json_each(tags))"
+		if db.Engine() == thole.Postgres {
+			kind, has = "text[]", "? = any (tags)"
+		}
+		run(t, db, "create table doc (id integer primary key, tags "+kind+")")
+		run(t, db, "insert into doc values (?, ?), (?, ?)", 1, thole.Array[string]{"x", "y"}, 2, thole.Array[string]{"z"})
+		ids, err := thole.All[int](t.Context(), db, "select id from doc where "+has, "y")
+		if diff := cmp.Diff([]int{1}, ids); err != nil || diff != "" {
+			t.Errorf("error %v (-want +got):\n%s", err, diff)
+		}
+	})
+}
+
 // TestNoValue reads NULL into what can't hold it, and texts that are none.
 func TestNoValue(t *testing.T) {
 	t.Parallel()

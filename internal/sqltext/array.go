@@ -1,6 +1,7 @@
 package sqltext
 
 import (
+	"encoding/hex"
 	"errors"
 	"strings"
 )
@@ -52,6 +53,12 @@ func Elements(text string) ([]*string, error) {
 		rest = strings.TrimPrefix(behind, ",")
 	}
 	return elements, nil
+}
+
+// Bytes returns the bytes that an element of a bytea[] is, which PostgreSQL writes in hexadecimal:
+// https://www.postgresql.org/docs/current/datatype-binary.html.
+func Bytes(element string) ([]byte, error) {
+	return hex.DecodeString(strings.TrimPrefix(element, `\x`))
 }
 
 // cutElement reads the element that a text begins with. What is behind it begins with a comma, or is nothing.

@@ -103,11 +103,7 @@ func (b *bulk) hasOthers() bool {
 
 // into is the table with its columns.
 func (b *bulk) into() string {
-	quoted := make([]string, len(b.Columns))
-	for i, column := range b.Columns {
-		quoted[i] = sqltext.Quote(column)
-	}
-	return sqltext.Quote(b.Table...) + " (" + strings.Join(quoted, ", ") + ")"
+	return sqltext.Quote(b.Table...) + " (" + sqltext.QuoteList(b.Columns) + ")"
 }
 
 // row reads the values of a row and hands each to take, as text or NULL.

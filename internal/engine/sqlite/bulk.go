@@ -42,11 +42,7 @@ func (s *session) InsertRows(ctx context.Context, rows engine.Rows) error {
 // insertText is the statement for so many rows.
 func insertText(rows engine.Rows, size int) string {
 	row := "(" + strings.Repeat(", ?", len(rows.Columns))[2:] + ")"
-	quoted := make([]string, len(rows.Columns))
-	for i, column := range rows.Columns {
-		quoted[i] = sqltext.Quote(column)
-	}
-	return "INSERT INTO " + sqltext.Quote(rows.Table...) + " (" + strings.Join(quoted, ", ") + ") VALUES " +
+	return "INSERT INTO " + sqltext.Quote(rows.Table...) + " (" + sqltext.QuoteList(rows.Columns) + ") VALUES " +
 		strings.Repeat(", "+row, size)[2:]
 }
 
