@@ -125,6 +125,12 @@ func TestLogSessions(t *testing.T) {
 	})
 }
 
+// begin sends a statement, with the first of which a session begins.
+func begin(tx *thole.Tx) error {
+	_, err := tx.ExecContext(tx.Context(), "select 1")
+	return err
+}
+
 // lockedError is one that a new attempt can cure.
 func lockedError(t *testing.T) error {
 	t.Helper()
@@ -144,8 +150,11 @@ func lockedError(t *testing.T) error {
 		defer dbs[i].Close()
 	}
 	var busy error
-	err := dbs[0].WithSession(t.Context(), func(*thole.Tx) error {
-		busy = dbs[1].WithSession(t.Context(), func(*thole.Tx) error { return nil })
+	err := dbs[0].WithSession(t.Context(), func(tx *thole.Tx) error {
+		if err := begin(tx); err != nil {
+			return err
+		}
+		busy = dbs[1].WithSession(t.Context(), begin)
 		return nil
 	})
 	if err != nil || !errors.Is(busy, thole.ErrLocked) {
@@ -192,11 +201,14 @@ func TestLogExhaustion(t *testing.T) {
 		}
 	}
 	eachLogged(t, slog.LevelInfo, single, func(t *testing.T, db *thole.DB, log *logged) {
-		err := db.WithSessionOptions(t.Context(), thole.SessionOptions{Label: "holder"}, func(*thole.Tx) error {
+		err := db.WithSessionOptions(t.Context(), thole.SessionOptions{Label: "holder"}, func(tx *thole.Tx) error {
+			if err := begin(tx); err != nil {
+				return err
+			}
 			for range waits {
 				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 				defer cancel()
-				if err := db.WithSession(ctx, func(*thole.Tx) error { return nil }); !errors.Is(err, thole.ErrTimeout) {
+				if err := db.WithSession(ctx, begin); !errors.Is(err, thole.ErrTimeout) {
 					t.Errorf("got error %v, want %v", err, thole.ErrTimeout)
 				}
 			}

@@ -94,6 +94,9 @@ func (tx *Tx) carry(ctx context.Context) context.Context {
 
 // begin opens an outermost session.
 func (db *DB) begin(ctx context.Context, opts SessionOptions, info *engine.Info, attempt int) (*Tx, error) {
+	if ctx.Err() != nil {
+		return nil, contextError(ctx, "open session")
+	}
 	if err := db.enter(info); err != nil {
 		return nil, err
 	}

@@ -515,16 +515,16 @@ func waitForConnection(t *testing.T, w *world) {
 			return ctx, func() { cancel(nil) }
 		},
 	}
-	err := on.WithSessionOptions(t.Context(), thole.SessionOptions{ReadOnly: true, Label: "holder"}, func(*thole.Tx) error {
+	err := on.WithSessionOptions(t.Context(), thole.SessionOptions{ReadOnly: true, Label: "holder"}, func(tx *thole.Tx) error {
+		if err := begin(tx); err != nil {
+			return err
+		}
 		for name, end := range ends {
 			ctx, cancel := end(t.Context())
 			defer cancel()
 			ended := make(chan error, 1)
 			go func() {
-				ended <- on.WithSessionOptions(ctx, thole.SessionOptions{ReadOnly: true}, func(*thole.Tx) error {
-					t.Error("fn ran")
-					return nil
-				})
+				ended <- on.WithSessionOptions(ctx, thole.SessionOptions{ReadOnly: true}, begin)
 			}()
 			err := receive(t, ended)
 			wantIs(t, err, ctx.Err(), context.Cause(ctx))

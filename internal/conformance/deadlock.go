@@ -98,7 +98,10 @@ func waitsForAnother(t *testing.T, w *world) {
 		waitsForRow(t, w)
 		return
 	}
-	err := on.WithSessionOptions(t.Context(), thole.SessionOptions{Label: "holder"}, func(*thole.Tx) error {
+	err := on.WithSessionOptions(t.Context(), thole.SessionOptions{Label: "holder"}, func(tx *thole.Tx) error {
+		if err := begin(tx); err != nil {
+			return err
+		}
 		for name, outside := range outsides(on) {
 			ended := make(chan error, 1)
 			go func() { ended <- outside(t.Context(), 1) }()
@@ -142,7 +145,12 @@ func waitsForRow(t *testing.T, w *world) {
 func samePlaceElsewhere(t *testing.T, w *world) {
 	on, other := w.reopen(t, impatient), newWorld(t, w.target)
 	run := func(at *world, fn func() error) error {
-		return at.WithSession(t.Context(), func(*thole.Tx) error { return fn() })
+		return at.WithSession(t.Context(), func(tx *thole.Tx) error {
+			if err := begin(tx); err != nil {
+				return err
+			}
+			return fn()
+		})
 	}
 	held, leave, ended := make(chan struct{}), make(chan struct{}), make(chan error, 1)
 	go func() {

@@ -54,6 +54,9 @@ func writersTakeTurns(t *testing.T, w *world) {
 	for id := range 20 {
 		all.Go(func() {
 			err := w.WithSession(t.Context(), func(tx *thole.Tx) error {
+				if err := begin(tx); err != nil {
+					return err
+				}
 				running++
 				most = max(most, running)
 				time.Sleep(time.Millisecond)
@@ -73,8 +76,11 @@ func writersTakeTurns(t *testing.T, w *world) {
 		return
 	}
 	other := w.reopen(t, impatient, func(cfg *thole.Config) { cfg.Session.MaxAttempts = 1 })
-	err := w.WithSession(t.Context(), func(*thole.Tx) error { // has the lock before its first statement
-		wantIs(t, other.WithSession(t.Context(), func(*thole.Tx) error { t.Error("fn ran"); return nil }), thole.ErrLocked)
+	err := w.WithSession(t.Context(), func(tx *thole.Tx) error { // has the lock before it writes
+		if err := begin(tx); err != nil {
+			return err
+		}
+		wantIs(t, other.WithSession(t.Context(), begin), thole.ErrLocked)
 		return nil
 	})
 	if err != nil {

@@ -250,7 +250,7 @@ func (w *world) spoilers() map[string]func(t *testing.T) (on *world, spoil func(
 	return map[string]spoiler{
 		"refused": func(t *testing.T) (*world, func(*thole.Tx)) {
 			on, o := w.observe(t)
-			return on, func(*thole.Tx) { o.refuse("rollback to thole_2") }
+			return on, func(*thole.Tx) { o.refuse(t, "thole_2") }
 		},
 		"interrupted": func(t *testing.T) (*world, func(*thole.Tx)) {
 			on, g := w.gate(t)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"regexp"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -17,16 +16,16 @@ import (
 )
 
 // observer sees the transaction control that reaches the database: "begin",
-// "savepoint thole_1". PostgreSQL is watched on the wire, and SQLite by its
-// authorizer.
+// "savepoint thole_1". PostgreSQL is watched on the wire, and SQLite by what it
+// traces.
 type observer struct {
 	link *link.Link // nil on SQLite
 	mark int
 
-	mu      sync.Mutex
-	seen    []string
-	refused string                    // what SQLite will not do
-	writer  sqlite.ExecQuerierContext // has made a savepoint
+	mu     sync.Mutex
+	conns  []sqlite.ExecQuerierContext // SQLite's
+	seen   []string
+	writer sqlite.ExecQuerierContext // has made a savepoint
 }
 
 // observe reopens the database with an observer.
@@ -47,41 +46,47 @@ func (w *world) observe(t *testing.T, change ...func(*thole.Config)) (*world, *o
 func (o *observer) register(cfg *thole.Config) {
 	cfg.SQLite.Driver = func(d *sqlite.Driver) error {
 		d.RegisterConnectionHook(func(conn sqlite.ExecQuerierContext, _ string) error {
-			return conn.(sqlite.AuthorizerRegisterer).RegisterAuthorizer(
-				func(action sqlite.AuthorizerActionCode, verb, name, _, _ string) sqlite.AuthorizerReturnCode {
-					return o.judge(conn, action, verb, name)
-				})
+			o.mu.Lock()
+			defer o.mu.Unlock()
+			o.conns = append(o.conns, conn)
+			return trace(conn, func(text string) { o.run(conn, text) })
 		})
 		return nil
 	}
 }
 
-func (o *observer) judge(conn sqlite.ExecQuerierContext, action sqlite.AuthorizerActionCode, verb, name string) sqlite.AuthorizerReturnCode {
+// run is told each statement that SQLite runs.
+func (o *observer) run(conn sqlite.ExecQuerierContext, text string) {
+	text = strings.ToLower(text)
+	control := controlText.FindString(text)
+	if control == "" || !strings.HasPrefix(text, control) {
+		return
+	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	var text string
-	switch action {
-	case sqlite.AuthTransaction:
-		text = strings.ToLower(verb)
-	case sqlite.AuthSavepoint:
-		verb = map[string]string{"BEGIN": "savepoint", "RELEASE": "release", "ROLLBACK": "rollback to"}[verb]
-		text = verb + " " + name
+	o.seen = append(o.seen, control)
+	if strings.HasPrefix(control, "savepoint") {
 		o.writer = conn
-	default:
-		return sqlite.AuthorizerOK
 	}
-	o.seen = append(o.seen, text)
-	if text == o.refused {
-		return sqlite.AuthorizerDeny
-	}
-	return sqlite.AuthorizerOK
 }
 
-// refuse makes SQLite fail with what the text is.
-func (o *observer) refuse(text string) {
+// refuse makes SQLite fail with ROLLBACK TO a savepoint. It asks when it prepares the statement, which it does anew
+// when it has somebody else to ask.
+func (o *observer) refuse(t *testing.T, savepoint string) {
+	t.Helper()
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.refused = text
+	judge := func(action sqlite.AuthorizerActionCode, verb, name, _, _ string) sqlite.AuthorizerReturnCode {
+		if action == sqlite.AuthSavepoint && verb == "ROLLBACK" && name == savepoint {
+			return sqlite.AuthorizerDeny
+		}
+		return sqlite.AuthorizerOK
+	}
+	for _, conn := range o.conns {
+		if err := conn.(sqlite.AuthorizerRegisterer).RegisterAuthorizer(judge); err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 // controlText finds it among what went to and fro. In capitals BEGIN, COMMIT and
@@ -97,7 +102,7 @@ func (o *observer) control() []string {
 		o.mark = o.link.Mark()
 		return controlText.FindAllString(sent, -1)
 	}
-	seen := slices.Compact(o.seen) // SQLite compiles some of it twice
+	seen := o.seen
 	o.seen = nil
 	return seen
 }

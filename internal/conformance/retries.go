@@ -77,7 +77,7 @@ func busyError(t *testing.T) error {
 	other := w.reopen(t)
 	w.hold(t, func() {
 		opts := thole.SessionOptions{LockTimeout: time.Millisecond, MaxAttempts: 1}
-		busy = other.WithSessionOptions(t.Context(), opts, func(*thole.Tx) error { return nil })
+		busy = other.WithSessionOptions(t.Context(), opts, begin)
 	})
 	wantIs(t, busy, thole.ErrLocked)
 	return busy
@@ -86,9 +86,19 @@ func busyError(t *testing.T) error {
 // hold calls f while a session has SQLite's lock.
 func (w *world) hold(t *testing.T, f func()) {
 	t.Helper()
-	if err := w.WithSession(t.Context(), func(*thole.Tx) error { f(); return nil }); err != nil {
+	err := w.WithSession(t.Context(), func(tx *thole.Tx) error {
+		defer f()
+		return begin(tx)
+	})
+	if err != nil {
 		t.Error(err)
 	}
+}
+
+// begin sends a statement, with the first of which a session begins.
+func begin(tx *thole.Tx) error {
+	_, err := tx.ExecContext(tx.Context(), "select 1")
+	return err
 }
 
 // count runs a session whose fn returns what fail does, each time, and returns
@@ -208,10 +218,11 @@ func busyAtBegin(t *testing.T, w *world) {
 	default:
 		other := w.reopen(t)
 		w.hold(t, func() {
-			for allowed, want := range map[int]string{0: "after 5 attempts", 2: "after 2 attempts"} {
+			for allowed, attempts := range map[int]int{0: 5, 2: 2} {
 				opts := thole.SessionOptions{LockTimeout: time.Millisecond, MaxAttempts: allowed}
-				ran, err := other.count(t, opts, func(*thole.Tx) error { return nil })
-				wantRan(t, want, ran, err, 0, thole.ErrLocked)
+				ran, err := other.count(t, opts, begin)
+				want := fmt.Sprintf("after %d attempts", attempts)
+				wantRan(t, want, ran, err, attempts, thole.ErrLocked)
 				if !strings.Contains(err.Error(), want) {
 					t.Errorf("MaxAttempts %d: got error %q, want %q in it", allowed, err, want)
 				}

@@ -17,20 +17,28 @@ func (w *world) spoiled(t *testing.T) (on *world, spoil func()) {
 		on, l := w.link(t, single)
 		return on, l.Cut
 	}
-	var spoiled atomic.Bool
+	var refused atomic.Bool
 	judge := func(action sqlite.AuthorizerActionCode, what, _, _, _ string) sqlite.AuthorizerReturnCode {
-		if action == sqlite.AuthTransaction && what == "ROLLBACK" && spoiled.Swap(false) {
+		if action == sqlite.AuthTransaction && what == "ROLLBACK" && !refused.Swap(true) {
 			return sqlite.AuthorizerDeny
 		}
 		return sqlite.AuthorizerOK
 	}
+	var conns []sqlite.AuthorizerRegisterer
 	on = w.reopen(t, func(cfg *thole.Config) {
 		cfg.SQLite.Driver = func(d *sqlite.Driver) error {
 			d.RegisterConnectionHook(func(conn sqlite.ExecQuerierContext, _ string) error {
-				return conn.(sqlite.AuthorizerRegisterer).RegisterAuthorizer(judge)
+				conns = append(conns, conn.(sqlite.AuthorizerRegisterer))
+				return nil
 			})
 			return nil
 		}
 	})
-	return on, func() { spoiled.Store(true) }
+	return on, func() {
+		for _, conn := range conns {
+			if err := conn.RegisterAuthorizer(judge); err != nil {
+				t.Error(err)
+			}
+		}
+	}
 }

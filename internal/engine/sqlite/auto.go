@@ -29,10 +29,7 @@ func (a *autoConn) ExecContext(
 	if standsAlone(query) {
 		return a.execAlone(ctx, query, args)
 	}
-	s, err := a.engine.begin(ctx, engine.Options{Info: here()})
-	if err != nil {
-		return nil, err
-	}
+	s := a.engine.session(engine.Options{Info: here()})
 	ran := false // not when a function that the caller has registered panics
 	defer func() {
 		if !ran {
@@ -43,7 +40,7 @@ func (a *autoConn) ExecContext(
 		return nil, err
 	}
 	ran = true
-	if _, err := s.Commit(ctx, false); err != nil {
+	if err := s.commit(ctx); err != nil {
 		return nil, err
 	}
 	return result, nil
@@ -56,7 +53,11 @@ func (a *autoConn) execAlone(ctx context.Context, query string, args []driver.Na
 		return nil, err
 	}
 	defer a.engine.release(s)
-	return s.conn.exec(ctx, query, args)
+	prepared, err := s.conn.prepare(ctx, query, refused)
+	if err != nil {
+		return nil, err
+	}
+	return prepared.execOnce(ctx, args)
 }
 
 // QueryContext implements [engine.Conn]. What a reader refuses to do it has not begun to do, and the writer does it.
@@ -84,16 +85,17 @@ func (a *autoConn) queryWriter(ctx context.Context, query string, args []driver.
 	if standsAlone(query) {
 		return a.queryAlone(ctx, claim{patience: lockTimeout, info: here()}, query, args)
 	}
-	s, err := a.engine.begin(ctx, engine.Options{Info: here()})
-	if err != nil {
-		return nil, err
-	}
+	s := a.engine.session(engine.Options{Info: here()})
 	defer func() {
 		if r == nil {
 			err = s.fail(ctx, err)
 		}
 	}()
-	if r, err = s.conn.query(ctx, query, args); err != nil {
+	prepared, err := s.prepare(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	if r, err = prepared.queryOnce(ctx, args); err != nil {
 		return nil, err
 	}
 	r.finish = func(ok bool) error {
@@ -102,7 +104,6 @@ func (a *autoConn) queryWriter(ctx context.Context, query string, args []driver.
 		}
 		return s.rollback(ctx, nil)
 	}
-	r.release = func() { a.engine.release(s.slot) }
 	return r, nil
 }
 
@@ -122,7 +123,11 @@ func (a *autoConn) queryAlone(
 	if err := a.engine.clean(ctx, s.conn); err != nil {
 		return nil, err
 	}
-	if r, err = s.conn.query(ctx, query, args); err != nil {
+	prepared, err := s.conn.prepare(ctx, query, refused)
+	if err != nil {
+		return nil, err
+	}
+	if r, err = prepared.queryOnce(ctx, args); err != nil {
 		return nil, err
 	}
 	r.release = func() { a.engine.release(s) }
@@ -151,7 +156,7 @@ func (a *autoConn) PrepareContext(ctx context.Context, query string) (driver.Stm
 		return nil, err
 	}
 	defer a.engine.release(s)
-	prepared, err := s.conn.prepare(ctx, query)
+	prepared, err := s.conn.prepare(ctx, query, refused)
 	if err != nil {
 		return nil, err
 	}

@@ -63,7 +63,7 @@ func TestAutoRowsHoldTheConnection(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = e.Begin(t.Context(), short)
+	_, err = started(t.Context(), e, short)
 	is(t, err, engine.ErrLocked)
 	contains(t, err, "holds it")
 	if err := rows.Next(make([]driver.Value, 1)); err != nil {

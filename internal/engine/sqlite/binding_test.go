@@ -23,7 +23,7 @@ func FuzzBinding(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Cleanup(func() { _ = e.Close(context.Background()) })
-	c := e.writing.conn
+	c := e.writer.slot.conn
 	const tables = `CREATE TABLE t (id INTEGER, name TEXT, data TEXT);
 		INSERT INTO t VALUES (1, 'a', '{"k": 1, "?": [":a"]}'), (2, ':b ?', NULL); PRAGMA query_only=1`
 	if err := c.control(f.Context(), tables); err != nil {

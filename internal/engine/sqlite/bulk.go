@@ -15,16 +15,13 @@ const valuesAtOnce = 2000
 
 // InsertRows implements [engine.Session]: a statement of many rows is prepared once, and one for the rest.
 func (s *session) InsertRows(ctx context.Context, rows engine.Rows) error {
-	if err := s.gone(); err != nil {
-		return err
-	}
 	atOnce := max(1, valuesAtOnce/len(rows.Columns))
 	from := 0
 	for _, size := range []int{atOnce, 1} {
 		if rows.Len-from < size {
 			continue
 		}
-		prepared, err := s.conn.prepare(ctx, insertText(rows, size))
+		prepared, err := s.prepare(ctx, insertText(rows, size))
 		if err != nil {
 			return err
 		}

@@ -16,16 +16,18 @@ import (
 // conn is one connection to the database. It survives an interrupt: SQLite forgets it when the next statement begins,
 // https://sqlite.org/c3ref/interrupt.html.
 type conn struct {
-	raw       driverConn
-	queryOnly bool          // PRAGMA query_only is on
-	timeout   time.Duration // of each statement, or zero
-	broken    bool          // nobody knows what state it is in
+	raw        driverConn
+	statements cache
+	ours       map[string]driverStmt // by their text
+	queryOnly  bool                  // PRAGMA query_only is on
+	timeout    time.Duration         // of each statement, or zero
+	broken     bool                  // nobody knows what state it is in
 
 	// Of the transaction, as the hooks tell.
 	undone    bool // it was rolled back, and not by us
 	committed bool // its COMMIT was begun
-
-	begins, commits driverStmt // BEGIN and COMMIT, of isIdle
+	shared    bool // it has work of sessions that have ended
+	sealed    bool // nobody else may join it
 }
 
 // driverConn is what the driver's connections do.
@@ -35,19 +37,37 @@ type driverConn interface {
 	driver.QueryerContext
 	driver.ConnPrepareContext
 	sqlite.HookRegisterer
+	sqlite.DBStatus
 }
 
 // newConn takes over a connection of the driver.
 func newConn(raw driver.Conn) *conn {
-	c := &conn{raw: raw.(driverConn)}
+	c := &conn{raw: raw.(driverConn), ours: map[string]driverStmt{}}
 	c.raw.RegisterRollbackHook(func() { c.undone = true })
 	c.raw.RegisterCommitHook(func() int32 { c.committed = true; return 0 })
 	return c
 }
 
-// control runs a statement of ours.
+// own prepares a statement of ours, of which there are few, once.
+func (c *conn) own(text string) (driverStmt, error) {
+	if s := c.ours[text]; s != nil {
+		return s, nil
+	}
+	raw, err := c.raw.PrepareContext(context.Background(), text)
+	if err != nil {
+		return nil, err
+	}
+	c.ours[text] = raw.(driverStmt)
+	return c.ours[text], nil
+}
+
+// control runs a statement of ours. (A PRAGMA that sets something may do so only when it is prepared.)
 func (c *conn) control(ctx context.Context, text string) error {
-	_, err := c.raw.ExecContext(ctx, text, nil)
+	s, err := c.own(text)
+	if err != nil {
+		return err
+	}
+	_, err = s.ExecContext(ctx, nil)
 	return err
 }
 
@@ -60,7 +80,7 @@ func (c *conn) settle(ctx context.Context, text string) error {
 // begin starts a transaction. When it fails, none is open.
 func (c *conn) begin(ctx context.Context, text string) error {
 	err := c.control(ctx, text)
-	c.undone, c.committed = false, false
+	c.undone, c.committed, c.shared, c.sealed = false, false, false, false
 	if err != nil {
 		_, _ = c.rollback(ctx) // ctx may have ended when the transaction had just begun
 	}
@@ -94,36 +114,31 @@ func isWithout(err error) bool {
 	return errors.As(err, &failure) && failure.Code() == sqlite3.SQLITE_ERROR
 }
 
-// isIdle reports whether no transaction is open, for less than a statement costs that is prepared anew. BEGIN takes no
-// lock by itself, and COMMIT of nothing is silent.
+// isIdle reports whether no transaction is open. BEGIN takes no lock by itself, and COMMIT of nothing is silent.
 func (c *conn) isIdle(ctx context.Context) (idle bool, err error) {
-	ctx = context.WithoutCancel(ctx)
-	if _, err = c.begins.ExecContext(ctx, nil); isWithout(err) {
+	if err = c.settle(ctx, "BEGIN"); isWithout(err) {
 		return false, nil
 	}
 	if err == nil {
-		_, err = c.commits.ExecContext(ctx, nil)
+		err = c.settle(ctx, "COMMIT")
 	}
 	return err == nil, err
 }
 
-// prepareOwn prepares the statements of isIdle.
-func (c *conn) prepareOwn(ctx context.Context) error {
-	begins, err := c.raw.PrepareContext(ctx, "BEGIN")
-	if err != nil {
-		return err
-	}
-	commits, err := c.raw.PrepareContext(ctx, "COMMIT")
-	if err != nil {
-		return errors.Join(err, begins.Close())
-	}
-	c.begins, c.commits = begins.(driverStmt), commits.(driverStmt)
-	return nil
+// owes reports whether a foreign key is violated that only COMMIT would look at,
+// https://sqlite.org/foreignkeys.html#fk_deferred.
+func (c *conn) owes() bool {
+	violated, _, err := c.raw.Status(sqlite.DBStatusDeferredFKs, false)
+	return violated != 0 || err != nil
 }
 
 // close closes the connection.
 func (c *conn) close() error {
-	return errors.Join(c.begins.Close(), c.commits.Close(), c.raw.Close())
+	c.statements.close()
+	for _, s := range c.ours {
+		_ = s.Close() // closing the connection tells
+	}
+	return c.raw.Close()
 }
 
 // mend makes a broken connection that could not be replaced, as the database lives in it, one without a transaction.
@@ -150,7 +165,7 @@ func (c *conn) setQueryOnly(ctx context.Context, on bool) error {
 	if on {
 		text = "PRAGMA query_only=1"
 	}
-	if err := c.settle(ctx, text); err != nil {
+	if _, err := c.raw.ExecContext(context.WithoutCancel(ctx), text, nil); err != nil {
 		c.broken = true
 		return err
 	}
@@ -163,7 +178,7 @@ type setting struct{ pragma, value, want string }
 
 // set gives a pragma its value and makes sure that it has it: SQLite reports nothing when it keeps another.
 func (c *conn) set(ctx context.Context, s setting) error {
-	if err := c.control(ctx, "PRAGMA "+s.pragma+"="+s.value); err != nil {
+	if _, err := c.raw.ExecContext(ctx, "PRAGMA "+s.pragma+"="+s.value, nil); err != nil {
 		return during(ctx, "set PRAGMA "+s.pragma, err)
 	}
 	got, err := c.ask(ctx, "PRAGMA "+s.pragma)
@@ -178,7 +193,11 @@ func (c *conn) set(ctx context.Context, s setting) error {
 
 // ask returns the first value that a statement of ours returns.
 func (c *conn) ask(ctx context.Context, text string) (string, error) {
-	rows, err := c.raw.QueryContext(ctx, text, nil)
+	s, err := c.own(text)
+	if err != nil {
+		return "", err
+	}
+	rows, err := s.QueryContext(ctx, nil)
 	if err != nil {
 		return "", err
 	}
@@ -191,47 +210,6 @@ func (c *conn) ask(ctx context.Context, text string) (string, error) {
 		return "", nil
 	}
 	return fmt.Sprint(values[0]), nil
-}
-
-// exec runs a text of the caller's that returns no rows.
-func (c *conn) exec(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
-	s, err := c.prepare(ctx, query)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = s.Close() }() // what it says, the statement has said
-	return s.ExecContext(ctx, args)
-}
-
-// query runs a text of the caller's. The statement is closed with its rows.
-func (c *conn) query(ctx context.Context, query string, args []driver.NamedValue) (r *rows, err error) {
-	s, err := c.prepare(ctx, query)
-	if err != nil {
-		return nil, err
-	}
-	defer func() {
-		if r == nil { // also when a function that the caller has registered panics
-			_ = s.Close()
-		}
-	}()
-	if r, err = s.query(ctx, args); err != nil {
-		return nil, err
-	}
-	r.closing = s.Close
-	return r, nil
-}
-
-// prepare prepares a text of the caller's.
-func (c *conn) prepare(ctx context.Context, query string) (*stmt, error) {
-	if err := refused(query); err != nil {
-		return nil, err
-	}
-	raw, err := c.raw.PrepareContext(ctx, query)
-	if err != nil {
-		c.note(err)
-		return nil, explain(ctx, err)
-	}
-	return &stmt{conn: c, raw: raw.(driverStmt), text: query}, nil
 }
 
 // untilFree calls try until it fails with something else than SQLITE_BUSY, ctx is done, or the patience, if there is

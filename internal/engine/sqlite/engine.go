@@ -33,9 +33,8 @@ type Engine struct {
 
 	sparing engine.Sparing // with lines about waiting in vain
 
-	writing *slot // the only one of writers
-	writers *pool[*slot]
-	readers *pool[*slot] // in memory the same as writers
+	writer  writer
+	readers *pool[*slot] // in memory the writer's
 }
 
 var _ engine.Engine = (*Engine)(nil)
@@ -48,10 +47,11 @@ type slot struct {
 }
 
 func (e *Engine) makePools() {
-	e.writing = &slot{}
-	e.writers = newPool([]*slot{e.writing}, e.drop)
-	e.writing.home = e.writers
-	e.readers = e.writers
+	e.writer.slot = &slot{}
+	e.writer.line = newPool([]*slot{e.writer.slot}, e.drop)
+	e.writer.line.back = e.handBack
+	e.writer.slot.home = e.writer.line
+	e.readers = e.writer.line
 	if e.cfg.inMemory() {
 		return
 	}
@@ -76,13 +76,15 @@ func (e *Engine) drop(s *slot) {
 // claim is what somebody wants a connection for.
 type claim struct {
 	readOnly bool
+	joins    bool          // the transaction of sessions before it, if that is open
 	patience time.Duration // zero is until the context is done
+	timeout  time.Duration // of each statement
 	info     *engine.Info
 }
 
 // acquire waits for a connection. [Engine.release] gives it back.
 func (e *Engine) acquire(ctx context.Context, want claim) (*slot, error) {
-	from := e.writers
+	from := e.writer.line
 	if want.readOnly {
 		from = e.readers
 	}
@@ -90,22 +92,32 @@ func (e *Engine) acquire(ctx context.Context, want claim) (*slot, error) {
 	if err != nil {
 		return nil, e.explainWait(ctx, from, want, err)
 	}
+	s.holder.Store(want.info)
+	if err := e.makeReady(ctx, s, want); err != nil {
+		e.handBack(s)
+		return nil, err
+	}
+	return s, nil
+}
+
+// makeReady makes the connection of a slot what somebody wants.
+func (e *Engine) makeReady(ctx context.Context, s *slot, want claim) (err error) {
+	if s == e.writer.slot && e.writer.group != nil && !want.joins {
+		_ = e.writer.commit(ctx) // those who share the transaction are told
+		e.replaceBroken(s)
+	}
 	if s.conn == nil {
 		if s.conn, err = e.connect(ctx, want.readOnly); err != nil {
-			from.put(s)
-			return nil, during(ctx, "open connection", err)
+			return during(ctx, "open connection", err)
 		}
 	}
 	if err := s.conn.mend(ctx); err != nil {
-		from.put(s)
-		return nil, during(ctx, "roll back what is left on the connection", err)
+		return during(ctx, "roll back what is left on the connection", err)
 	}
 	if err := s.conn.setQueryOnly(ctx, want.readOnly); err != nil {
-		e.release(s)
-		return nil, explain(ctx, err)
+		return explain(ctx, err)
 	}
-	s.holder.Store(want.info)
-	return s, nil
+	return nil
 }
 
 // explainWait says why there was no connection, and who has it.
@@ -114,7 +126,7 @@ func (e *Engine) explainWait(ctx context.Context, from *pool[*slot], want claim,
 		return &engine.Error{Kind: engine.ErrClosed, Message: engine.ErrClosed.Error()}
 	}
 	doing := fmt.Sprintf("wait for a reader, all %d are in use, %s", e.cfg.Readers, e.env.Sessions)
-	if from == e.writers {
+	if from == e.writer.line {
 		doing = "wait for the writer, " + e.holds()
 	}
 	failed := &engine.Error{Kind: engine.ErrLocked, Message: fmt.Sprintf("%s: gave up after %s", doing, want.patience)}
@@ -124,7 +136,7 @@ func (e *Engine) explainWait(ctx context.Context, from *pool[*slot], want claim,
 	if (errors.Is(failed, engine.ErrLocked) || errors.Is(failed, engine.ErrTimeout)) && e.sparing.Now() {
 		e.env.Log.WarnContext(ctx, "thole: "+failed.Message, "database", e.name)
 	}
-	if from == e.writers && e.waitsForItself() {
+	if from == e.writer.line && e.waitsForItself() {
 		failed.Message += "; it can't let go, for this call is inside it: use its Tx, or the ctx of Tx.Context"
 		failed.Err = errors.Join(failed.Err, engine.ErrNested)
 		if errors.Is(failed.Kind, engine.ErrLocked) {
@@ -136,22 +148,30 @@ func (e *Engine) explainWait(ctx context.Context, from *pool[*slot], want claim,
 
 // waitsForItself reports whether the session that has the writer is around the running call.
 func (e *Engine) waitsForItself() bool {
-	holder := e.writing.holder.Load()
+	holder := e.writer.slot.holder.Load()
 	return holder != nil && holder.Caller.Encloses()
 }
 
 // holds says who holds the writer.
 func (e *Engine) holds() string {
-	if info := e.writing.holder.Load(); info != nil {
+	if info := e.writer.slot.holder.Load(); info != nil {
 		return info.String() + " holds it"
 	}
 	return "somebody has just had it"
 }
 
-// release gives a connection back. One that is broken is replaced, but for the one that the database lives in.
+// release gives a connection back, on which no transaction is open.
 func (e *Engine) release(s *slot) {
 	s.holder.Store(nil)
-	s.conn.timeout = 0
+	if s.conn != nil {
+		s.conn.timeout = 0
+		e.replaceBroken(s)
+	}
+	s.home.put(s)
+}
+
+// replaceBroken drops a connection that is broken, but for the one that the database lives in.
+func (e *Engine) replaceBroken(s *slot) {
 	switch {
 	case !s.conn.broken:
 	case e.cfg.inMemory():
@@ -160,7 +180,6 @@ func (e *Engine) release(s *slot) {
 		e.env.Log.Warn("replacing a connection", "database", e.name)
 		e.drop(s)
 	}
-	s.home.put(s)
 }
 
 // Name implements [engine.Engine].
@@ -243,10 +262,10 @@ func (e *Engine) Ping(ctx context.Context) error {
 // Close implements [engine.Engine].
 func (e *Engine) Close(ctx context.Context) error {
 	e.readers.close()
-	e.writers.close()
+	e.writer.line.close()
 	out := e.readers.drain(ctx)
-	if e.writers != e.readers {
-		out += e.writers.drain(ctx)
+	if e.writer.line != e.readers {
+		out += e.writer.line.drain(ctx)
 	}
 	if out == 0 {
 		return nil

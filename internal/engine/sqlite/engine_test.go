@@ -170,11 +170,20 @@ func auto(t *testing.T, e *Engine) engine.AutoConn {
 
 func begin(t *testing.T, e *Engine, opts engine.Options) engine.Session {
 	t.Helper()
-	s, err := e.Begin(t.Context(), opts)
+	s, err := started(t.Context(), e, opts)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return s
+}
+
+// started is a session that has begun, as it does with its first statement.
+func started(ctx context.Context, e *Engine, opts engine.Options) (engine.Session, error) {
+	s, err := e.Begin(ctx, opts)
+	if err == nil {
+		err = s.(*session).begin(ctx, "")
+	}
+	return s, err
 }
 
 func commit(t *testing.T, s engine.Session) {
@@ -260,10 +269,10 @@ func TestCloseRefusesAtOnce(t *testing.T) {
 		s := begin(t, e, engine.Options{})
 		waiting := make(chan error)
 		go func() {
-			_, err := e.Begin(context.WithoutCancel(t.Context()), engine.Options{})
+			_, err := started(context.WithoutCancel(t.Context()), e, engine.Options{})
 			waiting <- err
 		}()
-		queued(t, e.writers, 1)
+		queued(t, e.writer.line, 1)
 
 		ended, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 		defer cancel()
@@ -271,7 +280,7 @@ func TestCloseRefusesAtOnce(t *testing.T) {
 		is(t, err, engine.ErrTimeout, context.DeadlineExceeded)
 		same(t, "message", err.Error(), "close database, 1 connections in use, no session open: context deadline exceeded")
 		is(t, <-waiting, engine.ErrClosed)
-		_, err = e.Begin(t.Context(), engine.Options{ReadOnly: true})
+		_, err = started(t.Context(), e, engine.Options{ReadOnly: true})
 		is(t, err, engine.ErrClosed)
 		is(t, e.Ping(t.Context()), engine.ErrClosed)
 		_, err = auto(t, e).ExecContext(t.Context(), "SELECT 1", nil)
@@ -282,7 +291,7 @@ func TestCloseRefusesAtOnce(t *testing.T) {
 		if err := e.Close(t.Context()); err != nil {
 			t.Errorf("close again: got %v, want no error", err)
 		}
-		if e.writing.conn != nil {
+		if e.writer.slot.conn != nil {
 			t.Error("connection of the writer: got one, want none")
 		}
 	})
@@ -296,14 +305,14 @@ func TestWaitNamesTheHolder(t *testing.T) {
 		s := begin(t, e, engine.Options{Info: info})
 		defer rollback(t, s)
 
-		_, err := e.Begin(t.Context(), engine.Options{LockTimeout: time.Millisecond})
+		_, err := started(t.Context(), e, engine.Options{LockTimeout: time.Millisecond})
 		is(t, err, engine.ErrLocked)
 		contains(t, err, `wait for the writer, session "forge" opened at`, "holds it: gave up after 1ms")
 		same(t, "retry", explained(t, err).Retry, engine.RetryNever)
 
 		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 		defer cancel()
-		_, err = e.Begin(ctx, engine.Options{})
+		_, err = started(ctx, e, engine.Options{})
 		is(t, err, engine.ErrTimeout, context.DeadlineExceeded)
 		contains(t, err, `"forge"`)
 
@@ -314,7 +323,7 @@ func TestWaitNamesTheHolder(t *testing.T) {
 			_, err := auto(t, e).ExecContext(cancelled, "CREATE TABLE t (a)", nil)
 			waiting <- err
 		}()
-		queued(t, e.writers, 1)
+		queued(t, e.writer.line, 1)
 		stop(reason)
 		err = <-waiting
 		is(t, err, context.Canceled, reason)
@@ -332,7 +341,7 @@ func TestWaitForAReader(t *testing.T) {
 	e := open(t, cfg)
 	s := begin(t, e, engine.Options{ReadOnly: true})
 	defer rollback(t, s)
-	_, err := e.Begin(t.Context(), engine.Options{ReadOnly: true, LockTimeout: time.Millisecond})
+	_, err := started(t.Context(), e, engine.Options{ReadOnly: true, LockTimeout: time.Millisecond})
 	is(t, err, engine.ErrLocked)
 	contains(t, err, "wait for a reader, all 1 are in use, no session open: gave up after 1ms")
 }

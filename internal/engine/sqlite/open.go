@@ -63,7 +63,7 @@ func (e *Engine) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	e.writing.conn = c
+	e.writer.slot.conn = c
 	return nil
 }
 
@@ -132,7 +132,7 @@ func (e *Engine) connect(ctx context.Context, queryOnly bool) (*conn, error) {
 	}
 	c := newConn(raw)
 	if err := e.setUp(ctx, c, queryOnly); err != nil {
-		_ = c.raw.Close()
+		_ = c.close()
 		return nil, err
 	}
 	return c, nil
@@ -163,10 +163,8 @@ func (e *Engine) setUp(ctx context.Context, c *conn, queryOnly bool) error {
 			return err
 		}
 	}
-	if _, err := c.ask(ctx, "SELECT count(*) FROM sqlite_schema"); err != nil {
-		return err
-	}
-	return c.prepareOwn(ctx)
+	_, err := c.ask(ctx, "SELECT count(*) FROM sqlite_schema")
+	return err
 }
 
 // enterWAL switches to a write-ahead log, which is a property of the file. The first to do so needs it for himself, and

@@ -223,11 +223,11 @@ func TestBrokenConnectionIsReplaced(t *testing.T) {
 	t.Parallel()
 	e, log := openLogged(t, file(t))
 	s := begin(t, e, engine.Options{})
-	before := e.writing.conn
+	before := e.writer.slot.conn
 	before.broken = true
 	commit(t, s)
 	run(t, e, "CREATE TABLE t (a)")
-	if e.writing.conn == before {
+	if e.writer.slot.conn == before {
 		t.Error("connection of the writer: got the broken one, want another")
 	}
 	if !strings.Contains(log.String(), "replacing a connection") {
@@ -240,7 +240,7 @@ func TestBrokenConnectionOfMemoryIsKept(t *testing.T) {
 	e, log := openLogged(t, Config{})
 	run(t, e, "CREATE TABLE t (a)")
 	s := begin(t, e, engine.Options{})
-	e.writing.conn.broken = true
+	e.writer.slot.conn.broken = true
 	commit(t, s)
 	run(t, e, "INSERT INTO t VALUES (1)")
 	if !strings.Contains(log.String(), "unknown state") {

@@ -17,6 +17,7 @@ var (
 // pool lends a fixed number of items, each to one caller at a time, in the order in which the callers asked.
 type pool[T any] struct {
 	drop func(T) // is given each item once, when the pool is closed and the item is at home
+	back func(T) // is given an item that was handed to a caller who had just left; put by default
 
 	mu      sync.Mutex
 	idle    []T       // the last to come back is the first to go out
@@ -27,7 +28,9 @@ type pool[T any] struct {
 }
 
 func newPool[T any](items []T, drop func(T)) *pool[T] {
-	return &pool[T]{drop: drop, idle: items, empty: make(chan struct{})}
+	p := &pool[T]{drop: drop, idle: items, empty: make(chan struct{})}
+	p.back = p.put
+	return p
 }
 
 // get waits for an item until ctx is done, which gives ctx.Err(), or the patience is at its end, which gives
@@ -83,10 +86,33 @@ func (p *pool[T]) leave(place *list.Element, turn chan T) {
 	select {
 	case item, ok := <-turn:
 		if ok {
-			p.put(item)
+			p.back(item)
 		}
 	default:
 	}
+}
+
+// isAwaited reports whether somebody waits for an item.
+func (p *pool[T]) isAwaited() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.waiting.Len() > 0
+}
+
+// pass hands an item to the caller who has waited longest, and reports whether there was one.
+func (p *pool[T]) pass(item T) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.passLocked(item)
+}
+
+func (p *pool[T]) passLocked(item T) bool {
+	first := p.waiting.Front()
+	if first == nil {
+		return false
+	}
+	p.waiting.Remove(first).(chan T) <- item
+	return true
 }
 
 // put brings an item back. It goes to the caller who has waited longest.
@@ -97,8 +123,7 @@ func (p *pool[T]) put(item T) {
 		p.dropLent(item)
 		return
 	}
-	if first := p.waiting.Front(); first != nil {
-		p.waiting.Remove(first).(chan T) <- item
+	if p.passLocked(item) {
 		return
 	}
 	p.out--

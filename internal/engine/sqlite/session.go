@@ -1,22 +1,27 @@
 package sqlite
 
 import (
+	"cmp"
 	"context"
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/tholedb/thole/internal/engine"
 )
 
-// session is a transaction on a connection of its own.
+// session is a transaction, or a part of one that sessions share. It begins with its first statement, so that what the
+// caller does before that keeps nobody waiting.
 type session struct {
-	engine *Engine
-	slot   *slot
-	conn   *conn  // of slot
-	levels []bool // of each savepoint, whether the level around it was read-only
-	failed *engine.Error
+	engine  *Engine
+	want    claim
+	slot    *slot  // nil before it has begun
+	conn    *conn  // of slot
+	follows bool   // it runs in a savepoint of a transaction that it shares with those before it
+	levels  []bool // of each savepoint of its own, whether the level around it was read-only
+	failed  *engine.Error
 }
 
 var _ engine.Session = (*session)(nil)
@@ -29,48 +34,70 @@ func (e *Engine) Begin(ctx context.Context, opts engine.Options) (engine.Session
 	if len(opts.Settings) > 0 {
 		return nil, &engine.Error{Message: "begin session: SQLite has no Settings", Err: errors.ErrUnsupported}
 	}
-	s, err := e.begin(ctx, opts)
-	if err != nil {
-		return nil, err
-	}
-	return s, nil
+	return e.session(opts), nil
 }
 
-func (e *Engine) begin(ctx context.Context, opts engine.Options) (*session, error) {
-	patience := opts.LockTimeout
-	if patience == 0 {
-		patience = lockTimeout
-	}
-	s, err := e.start(ctx, claim{opts.ReadOnly, patience, opts.Info})
-	if err != nil {
-		return nil, err
-	}
-	s.conn.timeout = opts.StatementTimeout
-	return s, nil
+// session returns one that has not begun. One with a timeout shares no transaction of others: its writes can be
+// interrupted.
+func (e *Engine) session(opts engine.Options) *session {
+	return &session{engine: e, want: claim{
+		readOnly: opts.ReadOnly,
+		patience: cmp.Or(opts.LockTimeout, lockTimeout),
+		timeout:  opts.StatementTimeout,
+		joins:    !opts.ReadOnly && opts.Timeout == 0 && opts.StatementTimeout == 0,
+		info:     opts.Info,
+	}}
 }
 
-// start begins a session. Its patience is both for the line in this process and for the locks of others.
-func (e *Engine) start(ctx context.Context, want claim) (*session, error) {
+// begin begins the transaction before the first statement, whose text is given. It fails when the transaction has
+// ended, and for good when it could not begin: the caller may rely on what was not done.
+func (s *session) begin(ctx context.Context, text string) error {
+	switch {
+	case s.slot != nil:
+		return s.gone()
+	case s.failed != nil:
+		return s.failed
+	}
+	s.want.joins = s.want.joins && !seals(text)
+	if err := s.start(ctx); err != nil {
+		failed := *explain(ctx, err)
+		failed.Aborts = engine.AbortsSession
+		s.failed = &failed
+		return s.failed
+	}
+	return nil
+}
+
+// start waits for a connection and begins the transaction on it. Its patience is both for the line in this process and
+// for the locks of others.
+func (s *session) start(ctx context.Context) error {
 	since := time.Now()
-	slot, err := e.acquire(ctx, want)
+	slot, err := s.engine.acquire(ctx, s.want)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	begin := func() error {
-		if want.readOnly {
-			return slot.conn.begin(context.WithoutCancel(ctx), "BEGIN")
-		}
-		return slot.conn.beginImmediate(ctx, want.patience, since)
-	}
-	if err = begin(); isWithout(err) {
-		e.warnLeftOpen(ctx)
-		err = begin() // the first has rolled back
+	s.conn = slot.conn
+	if s.want.readOnly {
+		err = s.beginReading(ctx)
+	} else {
+		err = s.engine.writer.enter(ctx, s, since)
 	}
 	if err != nil {
-		e.release(slot)
-		return nil, during(ctx, "begin session", err)
+		s.engine.handBack(slot)
+		return during(ctx, "begin session", err)
 	}
-	return &session{engine: e, slot: slot, conn: slot.conn}, nil
+	s.slot, s.conn.timeout = slot, s.want.timeout
+	return nil
+}
+
+func (s *session) beginReading(ctx context.Context) error {
+	ctx = context.WithoutCancel(ctx)
+	err := s.conn.begin(ctx, "BEGIN")
+	if isWithout(err) { // the first has rolled back what somebody left open
+		s.engine.warnLeftOpen(ctx)
+		err = s.conn.begin(ctx, "BEGIN")
+	}
+	return err
 }
 
 func (e *Engine) warnLeftOpen(ctx context.Context) {
@@ -98,10 +125,9 @@ func (c *conn) beginImmediate(ctx context.Context, patience time.Duration, since
 
 // BeginMigration implements [engine.Engine]. The table is golang-migrate's.
 func (e *Engine) BeginMigration(ctx context.Context) (engine.Session, error) {
-	s, err := e.start(ctx, claim{info: &engine.Info{Label: "migration", Caller: engine.Here(), Began: time.Now()}})
-	if err != nil {
-		return nil, err
-	}
+	s := &session{engine: e, want: claim{
+		info: &engine.Info{Label: "migration", Caller: engine.Here(), Began: time.Now()},
+	}}
 	const table = `CREATE TABLE IF NOT EXISTS schema_migrations (version uint64, dirty bool);
 		CREATE UNIQUE INDEX IF NOT EXISTS version_unique ON schema_migrations (version)`
 	if _, err := s.ExecContext(ctx, table, nil); err != nil {
@@ -112,18 +138,20 @@ func (e *Engine) BeginMigration(ctx context.Context) (engine.Session, error) {
 
 // ExecContext implements [engine.Conn].
 func (s *session) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
-	if err := s.refused(query); err != nil {
+	prepared, err := s.prepare(ctx, query)
+	if err != nil {
 		return nil, err
 	}
-	return s.conn.exec(ctx, query, args)
+	return prepared.execOnce(ctx, args)
 }
 
 // QueryContext implements [engine.Conn].
 func (s *session) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
-	if err := s.refused(query); err != nil {
+	prepared, err := s.prepare(ctx, query)
+	if err != nil {
 		return nil, err
 	}
-	r, err := s.conn.query(ctx, query, args)
+	r, err := prepared.queryOnce(ctx, args)
 	if err != nil {
 		return nil, err
 	}
@@ -132,14 +160,18 @@ func (s *session) QueryContext(ctx context.Context, query string, args []driver.
 
 // PrepareContext implements [engine.Conn].
 func (s *session) PrepareContext(ctx context.Context, query string) (driver.Stmt, error) {
-	if err := s.refused(query); err != nil {
-		return nil, err
-	}
-	prepared, err := s.conn.prepare(ctx, query)
+	prepared, err := s.prepare(ctx, query)
 	if err != nil {
 		return nil, err
 	}
 	return &sessionStmt{prepared, s}, nil
+}
+
+func (s *session) prepare(ctx context.Context, query string) (*stmt, error) {
+	if err := s.begin(ctx, query); err != nil {
+		return nil, err
+	}
+	return s.conn.prepare(ctx, query, refusedInSession)
 }
 
 // sessionStmt is a statement that doesn't outlive its session's transaction: it would commit by itself.
@@ -173,26 +205,20 @@ func (s *session) Failed(ctx context.Context, err error) *engine.Error {
 	return e
 }
 
-// refused returns the error of a text that can't run in the session.
-func (s *session) refused(query string) error {
-	if err := s.gone(); err != nil {
-		return err
-	}
-	if word := changesConnectionIn(query); word != "" {
-		return &engine.Error{
-			Message: word + " can't run in a session; run it on the DB, outside one",
-			Err:     errors.ErrUnsupported,
-		}
+// gone returns an error when the transaction has ended already, or nil. What ran nevertheless would commit by itself.
+func (s *session) gone() error {
+	if e := s.conn.gone(s.failed); e != nil {
+		return e
 	}
 	return nil
 }
 
-// gone returns an error when the transaction has ended already, or nil. What ran nevertheless would commit by itself.
-func (s *session) gone() error {
-	if s.conn.committed {
+// gone returns an error when the transaction has ended, or nil. cause is what failed before, if that is known.
+func (c *conn) gone(cause *engine.Error) *engine.Error {
+	if c.committed {
 		return errControlled
 	}
-	if !s.conn.undone {
+	if !c.undone {
 		return nil
 	}
 	e := &engine.Error{
@@ -200,19 +226,19 @@ func (s *session) gone() error {
 		Message: "SQLite has rolled the transaction back",
 		Aborts:  engine.AbortsSession,
 	}
-	if s.failed != nil {
-		e.Message += ": " + s.failed.Message
-		e.Err = s.failed
+	if cause != nil {
+		e.Message += ": " + cause.Message
+		e.Err = cause
 	}
 	return e
 }
 
 // Savepoint implements [engine.Session].
 func (s *session) Savepoint(ctx context.Context, readOnly bool) error {
-	if err := s.gone(); err != nil {
+	if err := s.begin(ctx, ""); err != nil {
 		return err
 	}
-	if err := s.control(ctx, "SAVEPOINT %s", len(s.levels)+1); err != nil {
+	if err := s.control(ctx, "SAVEPOINT ", len(s.levels)+1); err != nil {
 		return err
 	}
 	s.levels = append(s.levels, s.conn.queryOnly)
@@ -224,21 +250,23 @@ func (s *session) Savepoint(ctx context.Context, readOnly bool) error {
 
 // Release implements [engine.Session].
 func (s *session) Release(ctx context.Context) error {
-	return s.endLevel(ctx, "RELEASE %s")
+	return s.endLevel(ctx, "RELEASE ")
 }
 
 // RollbackTo implements [engine.Session].
 func (s *session) RollbackTo(ctx context.Context) error {
-	return s.endLevel(ctx, "ROLLBACK TO %[1]s; RELEASE %[1]s")
+	return s.endLevel(ctx, "ROLLBACK TO ", "RELEASE ")
 }
 
-func (s *session) endLevel(ctx context.Context, text string) error {
+func (s *session) endLevel(ctx context.Context, verbs ...string) error {
 	if err := s.gone(); err != nil {
 		return err
 	}
 	depth := len(s.levels)
-	if err := s.control(ctx, text, depth); err != nil {
-		return err
+	for _, verb := range verbs {
+		if err := s.control(ctx, verb, depth); err != nil {
+			return err
+		}
 	}
 	around := s.levels[depth-1]
 	s.levels = s.levels[:depth-1]
@@ -249,19 +277,49 @@ func (s *session) endLevel(ctx context.Context, text string) error {
 }
 
 // control runs a statement about the savepoint of a depth.
-func (s *session) control(ctx context.Context, text string, depth int) error {
-	text = fmt.Sprintf(text, fmt.Sprintf("thole_%d", depth))
+func (s *session) control(ctx context.Context, verb string, depth int) error {
+	text := verb + "thole_" + strconv.Itoa(depth)
 	if err := s.conn.settle(ctx, text); err != nil {
 		return during(ctx, "run "+text, err)
 	}
 	return nil
 }
 
-// Commit implements [engine.Session]. SQLite's COMMIT is waited for.
+// Commit implements [engine.Session]. SQLite's COMMIT is waited for, and that of others who share the transaction.
 func (s *session) Commit(ctx context.Context, _ bool) (engine.Outcome, error) {
-	defer s.engine.release(s.slot)
 	err := s.commit(ctx)
 	return outcomeOf(err), err
+}
+
+func (s *session) commit(ctx context.Context) error {
+	switch {
+	case s.failed != nil && s.slot == nil:
+		return s.failed
+	case s.slot == nil:
+		return nil
+	case !s.want.readOnly:
+		return s.engine.writer.keep(ctx, s)
+	}
+	defer s.engine.release(s.slot)
+	if err := s.gone(); err != nil {
+		_, _ = s.conn.rollback(ctx) // what somebody has begun since
+		return err
+	}
+	if failed := committed(ctx, s.conn.commit(ctx)); failed != nil {
+		return failed
+	}
+	return nil
+}
+
+// committed explains what COMMIT said.
+func committed(ctx context.Context, err error) *engine.Error {
+	switch {
+	case err == nil:
+		return nil
+	case isWithout(err):
+		return errControlled
+	}
+	return during(ctx, "commit", err)
 }
 
 // errControlled says that the transaction has ended, and neither we nor SQLite by itself ended it.
@@ -283,24 +341,8 @@ func outcomeOf(err error) engine.Outcome {
 	return engine.RolledBack
 }
 
-func (s *session) commit(ctx context.Context) error {
-	if err := s.gone(); err != nil {
-		_, _ = s.conn.rollback(ctx) // what somebody has begun since
-		return err
-	}
-	err := s.conn.commit(ctx)
-	switch {
-	case err == nil:
-		return nil
-	case isWithout(err):
-		return errControlled
-	}
-	return during(ctx, "commit", err)
-}
-
 // Rollback implements [engine.Session].
 func (s *session) Rollback(ctx context.Context, cause error) (engine.Outcome, error) {
-	defer s.engine.release(s.slot)
 	err := s.rollback(ctx, cause)
 	if err == nil {
 		return engine.RolledBack, nil
@@ -309,6 +351,18 @@ func (s *session) Rollback(ctx context.Context, cause error) (engine.Outcome, er
 }
 
 func (s *session) rollback(ctx context.Context, cause error) error {
+	switch {
+	case s.slot == nil:
+		return nil
+	case !s.want.readOnly:
+		return s.engine.writer.undo(ctx, s, cause)
+	}
+	defer s.engine.release(s.slot)
+	return s.rollbackAll(ctx, cause)
+}
+
+// rollbackAll rolls the whole transaction back.
+func (s *session) rollbackAll(ctx context.Context, cause error) error {
 	committed, undone := s.conn.committed, s.conn.undone
 	open, err := s.conn.rollback(ctx)
 	switch {

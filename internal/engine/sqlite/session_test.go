@@ -49,7 +49,7 @@ func TestIsolation(t *testing.T) {
 	e := open(t, Config{})
 	for level := sql.LevelDefault; level <= sql.LevelLinearizable+1; level++ {
 		given, err := e.Isolation(level)
-		s, beginErr := e.Begin(t.Context(), engine.Options{Isolation: level})
+		s, beginErr := started(t.Context(), e, engine.Options{Isolation: level})
 		switch level {
 		case sql.LevelWriteCommitted, sql.LevelLinearizable, sql.LevelLinearizable + 1:
 			is(t, err, errors.ErrUnsupported)
@@ -344,7 +344,7 @@ func TestInterruptedRead(t *testing.T) {
 	both(t, func(t *testing.T, e *Engine) {
 		run(t, e, "CREATE TABLE t (a)")
 		s := begin(t, e, engine.Options{})
-		before := e.writing.conn
+		before := e.writer.slot.conn
 		exec(t, s, "CREATE TEMP TABLE mine (a)")
 		exec(t, s, "INSERT INTO t VALUES (1)")
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
@@ -356,7 +356,7 @@ func TestInterruptedRead(t *testing.T) {
 		same(t, "rows of the temporary table", value(t, s, "SELECT count(*) FROM mine"), driver.Value(int64(0)))
 		commit(t, s)
 		same(t, "rows", count(t, auto(t, e)), int64(1))
-		if e.writing.conn != before {
+		if e.writer.slot.conn != before {
 			t.Error("connection of the writer: got another, want the same")
 		}
 	})
@@ -406,7 +406,7 @@ func TestStatementTimeout(t *testing.T) {
 			t.Error(err)
 		}
 		commit(t, s)
-		same(t, "statement timeout of the next session", e.writing.conn.timeout, time.Duration(0))
+		same(t, "statement timeout of the next session", e.writer.slot.conn.timeout, time.Duration(0))
 	})
 }
 
@@ -493,7 +493,7 @@ func TestLockedByAnotherProcess(t *testing.T) {
 	s := begin(t, other, engine.Options{})
 	exec(t, s, "CREATE TABLE t (a)")
 
-	_, err := e.Begin(t.Context(), engine.Options{LockTimeout: 20 * time.Millisecond})
+	_, err := started(t.Context(), e, engine.Options{LockTimeout: 20 * time.Millisecond})
 	is(t, err, engine.ErrLocked)
 	contains(t, err, "begin session: another process holds the lock, gave up after 20ms")
 	same(t, "retry", explained(t, err).Retry, engine.RetryUnasked)
@@ -503,7 +503,7 @@ func TestLockedByAnotherProcess(t *testing.T) {
 
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
-	_, err = e.Begin(ctx, engine.Options{})
+	_, err = started(ctx, e, engine.Options{})
 	is(t, err, engine.ErrTimeout, context.DeadlineExceeded)
 	_, err = e.BeginMigration(ctx)
 	is(t, err, engine.ErrTimeout, context.DeadlineExceeded)
@@ -525,7 +525,7 @@ func TestLockedByAnotherProcess(t *testing.T) {
 	short.BusyTimeout = time.Millisecond
 	s = begin(t, other, engine.Options{})
 	defer rollback(t, s)
-	_, err = open(t, short).Begin(t.Context(), engine.Options{})
+	_, err = started(t.Context(), open(t, short), engine.Options{})
 	is(t, err, engine.ErrLocked)
 	same(t, "code", explained(t, err).Code, "SQLITE_BUSY")
 	same(t, "retry", explained(t, err).Retry, engine.RetryUnasked)
@@ -626,7 +626,7 @@ func TestTransactionEndedBehindOurBack(t *testing.T) {
 			if err != nil && !commits && !errors.Is(err, cause) {
 				t.Errorf("%s: got error %v, want the cause in it", text, err)
 			}
-			if open, _ := e.writing.conn.rollback(t.Context()); open {
+			if open, _ := e.writer.slot.conn.rollback(t.Context()); open {
 				t.Errorf("%s, and then commit is %t: a transaction is left open", text, commits)
 			}
 		}

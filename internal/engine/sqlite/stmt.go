@@ -19,7 +19,21 @@ type stmt struct {
 	conn    *conn
 	raw     driverStmt
 	text    string
+	reads   bool // that is all it does
+	script  bool // it is several statements
+	seals   bool // the transaction can't be shared any more
 	hasArgs bool // it was last run with arguments
+	running bool // also when a function that the caller has registered has panicked
+
+	kept bool // in the connection's cache
+	lent bool // somebody uses it, who will close it
+}
+
+func newStmt(c *conn, raw driver.Stmt, text string) *stmt {
+	return &stmt{
+		conn: c, raw: raw.(driverStmt), text: text,
+		reads: reads(text), script: sqltext.IsScript(sqltext.SQLite, text), seals: seals(text),
+	}
 }
 
 // driverStmt is what the driver's statements do.
@@ -40,8 +54,15 @@ func (s *stmt) Exec([]driver.Value) (driver.Result, error) { return nil, driver.
 // Query is only there for [driver.Stmt].
 func (s *stmt) Query([]driver.Value) (driver.Rows, error) { return nil, driver.ErrSkip }
 
-// Close implements [driver.Stmt].
+// Close implements [driver.Stmt]. A statement that is kept can be taken again.
 func (s *stmt) Close() error {
+	switch {
+	case s.kept && !s.running:
+		s.lent = false
+		return nil
+	case s.kept:
+		s.conn.statements.forget(s)
+	}
 	if err := s.raw.Close(); err != nil {
 		return explain(context.Background(), err)
 	}
@@ -55,8 +76,13 @@ func (s *stmt) ExecContext(ctx context.Context, args []driver.NamedValue) (drive
 	if err := ctx.Err(); err != nil {
 		return nil, explain(ctx, err)
 	}
-	s.hasArgs = len(args) > 0
-	result, err := s.raw.ExecContext(ctx, args)
+	s.hasArgs, s.conn.sealed = len(args) > 0, s.conn.sealed || s.seals
+	s.running = true
+	result, err := s.raw.ExecContext(s.interruptible(ctx), args)
+	s.running = false
+	if err == nil && s.isSheltered() {
+		err = ctx.Err()
+	}
 	if err != nil {
 		return nil, s.failed(ctx, err)
 	}
@@ -64,6 +90,26 @@ func (s *stmt) ExecContext(ctx context.Context, args []driver.NamedValue) (drive
 		return driver.RowsAffected(0), nil
 	}
 	return result, nil
+}
+
+// execOnce runs the statement and closes it.
+func (s *stmt) execOnce(ctx context.Context, args []driver.NamedValue) (driver.Result, error) {
+	defer func() { _ = s.Close() }() // what it says, the statement has said
+	return s.ExecContext(ctx, args)
+}
+
+// queryOnce runs the statement, which is closed with its rows.
+func (s *stmt) queryOnce(ctx context.Context, args []driver.NamedValue) (r *rows, err error) {
+	defer func() {
+		if r == nil { // also when a function that the caller has registered panics
+			_ = s.Close()
+		}
+	}()
+	if r, err = s.query(ctx, args); err != nil {
+		return nil, err
+	}
+	r.closing = s.Close
+	return r, nil
 }
 
 // QueryContext implements [driver.StmtQueryContext].
@@ -81,14 +127,28 @@ func (s *stmt) query(ctx context.Context, args []driver.NamedValue) (*rows, erro
 		cancel()
 		return nil, explain(ctx, err)
 	}
-	s.hasArgs = len(args) > 0
-	raw, err := s.raw.QueryContext(ctx, args)
+	s.hasArgs, s.conn.sealed = len(args) > 0, s.conn.sealed || s.seals
+	s.running = true
+	raw, err := s.raw.QueryContext(s.interruptible(ctx), args)
+	s.running = false
 	if err != nil {
 		err = s.failed(ctx, err)
 		cancel()
 		return nil, err
 	}
 	return &rows{driverRows: raw.(driverRows), ctx: ctx, cancel: cancel, stmt: s}, nil
+}
+
+// isSheltered reports whether the statement must run to its end: interrupted, a write undoes the whole transaction, in
+// which there is work of other sessions, https://sqlite.org/c3ref/interrupt.html.
+func (s *stmt) isSheltered() bool { return s.conn.shared && !s.reads }
+
+// interruptible returns the context by which the driver interrupts the statement.
+func (s *stmt) interruptible(ctx context.Context) context.Context {
+	if s.isSheltered() {
+		return context.WithoutCancel(ctx)
+	}
+	return ctx
 }
 
 // limit returns the context of a statement.
@@ -113,15 +173,15 @@ func (s *stmt) failed(ctx context.Context, err error) error {
 	switch {
 	case s.conn.undone:
 		e.Aborts = engine.AbortsSession
-	case isContext(e) && !s.conn.queryOnly && !reads(s.text):
+	case isContext(e) && !s.conn.queryOnly && !s.reads:
 		// An interrupted write would have ended the transaction. This one was through when the
 		// driver saw that ctx has ended, and what it did mustn't be committed.
 		e.Aborts = engine.AbortsLevel
-	case !s.conn.queryOnly && sqltext.IsScript(sqltext.SQLite, s.text) && !reads(s.text):
+	case !s.conn.queryOnly && s.script && !s.reads:
 		e.Aborts = engine.AbortsLevel // the statements before the one that failed have happened
 	}
 	quotes := e.Code == codes[sqlite3.SQLITE_ERROR] || e.Code == codes[sqlite3.SQLITE_CANTOPEN]
-	if quotes && (s.hasArgs || !sqltext.IsScript(sqltext.SQLite, s.text)) {
+	if quotes && (s.hasArgs || !s.script) {
 		e.Message = withoutValue(e.Message) // in a script it is rather the text that is wrong
 	}
 	return e
@@ -134,11 +194,11 @@ type rows struct {
 	cancel context.CancelFunc
 	stmt   *stmt
 	failed bool
-	closed bool
+	ended  bool
 
-	// What else ends with them; each may be nil.
+	// What ends with them, in this order; each may be nil.
 	closing func() error        // closes the statement
-	finish  func(ok bool) error // called behind the last row, or by Close
+	finish  func(ok bool) error // ends its session
 	release func()              // gives the connection back
 }
 
@@ -155,7 +215,7 @@ type driverRows interface {
 // Next implements [driver.Rows]. It ends with the statement's context; the driver itself doesn't look at it between
 // two rows.
 func (r *rows) Next(values []driver.Value) error {
-	if r.closed {
+	if r.ended {
 		return io.EOF
 	}
 	err := r.ctx.Err()
@@ -184,37 +244,39 @@ func keepEmpty(values []driver.Value) {
 	}
 }
 
-// end finishes what the rows belong to, once.
-func (r *rows) end() error {
-	finish := r.finish
-	r.finish = nil
-	if finish == nil {
-		return nil
-	}
-	return finish(!r.failed)
-}
-
 // Close implements [driver.Rows]. It may be called again.
 func (r *rows) Close() error {
-	if r.closed {
+	if r.ended {
 		return nil
 	}
-	r.closed = true
-	defer r.cancel()
-	if r.release != nil {
-		defer r.release()
+	var cut error
+	if r.finish != nil && !r.failed && r.ctx.Err() != nil {
+		// database/sql tells that to who reads them: nothing must have happened.
+		cut, r.failed = explain(r.ctx, r.ctx.Err()), true
 	}
+	return errors.Join(cut, r.end())
+}
+
+// end closes the rows, and then what they belong to: with the session the connection goes to somebody else.
+func (r *rows) end() error {
+	if r.ended {
+		return nil
+	}
+	r.ended = true
+	defer r.cancel()
 	err := r.driverRows.Close()
 	if err != nil {
 		err = r.stmt.failed(r.ctx, err)
 		r.failed = true
 	}
-	if err == nil && r.finish != nil && !r.failed && r.ctx.Err() != nil {
-		// database/sql tells that to who reads them: nothing must have happened.
-		err, r.failed = explain(r.ctx, r.ctx.Err()), true
-	}
 	if r.closing != nil {
 		err = errors.Join(err, r.closing())
 	}
-	return errors.Join(err, r.end())
+	if r.finish != nil {
+		err = errors.Join(err, r.finish(!r.failed))
+	}
+	if r.release != nil {
+		r.release()
+	}
+	return err
 }

@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"errors"
 	"slices"
 	"strings"
 
@@ -13,6 +14,17 @@ import (
 var guarded = []string{
 	"busy_timeout", "foreign_keys", "ignore_check_constraints", "journal_mode", "locking_mode", "query_only",
 	"synchronous", "temp_store", "writable_schema",
+}
+
+// refusedInSession returns the error of a text that can't run in a session.
+func refusedInSession(query string) error {
+	if word := changesConnectionIn(query); word != "" {
+		return &engine.Error{
+			Message: word + " can't run in a session; run it on the DB, outside one",
+			Err:     errors.ErrUnsupported,
+		}
+	}
+	return refused(query)
 }
 
 // refused returns the error of a text that no connection runs: one that begins or ends a transaction, changes a
@@ -48,6 +60,14 @@ func guardedIn(stmt string) string {
 		return name
 	}
 	return ""
+}
+
+// seals reports whether a text may do what reaches beyond its own session in a transaction that is shared: OR ROLLBACK
+// and RAISE (ROLLBACK) undo all of it, and PRAGMA defer_foreign_keys stays on until it commits. One that has the words
+// in a string is only slower.
+func seals(query string) bool {
+	text := strings.ToLower(query)
+	return strings.Contains(text, "rollback") || strings.Contains(text, "defer_foreign_keys")
 }
 
 // pragma returns which pragma a statement is, in small letters, and whether it is given a value; "" if it is none.

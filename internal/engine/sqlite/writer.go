@@ -1,0 +1,262 @@
+package sqlite
+
+import (
+	"context"
+	"errors"
+	"runtime"
+	"time"
+
+	"github.com/tholedb/thole/internal/engine"
+)
+
+// Sessions that write share transactions, so that they wait for the disk once for several of them (group commit). A
+// session that ends while another waits for the writer hands it on with the transaction open. The next one runs in a
+// savepoint of it, and the one behind which nobody waits commits. Each runs on the goroutine of its own caller, one
+// after the other. None returns before it is known what became of the transaction, not even one that failed: it has
+// seen what those before it did. One that is alone pays nothing for all this.
+
+// writer is the connection that writes, and the line of those who want it.
+type writer struct {
+	line *pool[*slot]
+	slot *slot // the only one
+
+	// The rest belongs to whoever has the slot.
+	group   *group        // shares the transaction that is open; nil when at most one session is in it
+	began   time.Time     // when the transaction began
+	cost    time.Duration // of a COMMIT, on average
+	company bool          // the last transaction was shared: who was in it may be about to come back
+	schema  schema
+}
+
+// group is the sessions that share a transaction.
+type group struct {
+	ended chan struct{} // closed when it is known what became of the transaction
+	lost  *engine.Error // then: why it is not committed, or nil
+}
+
+// schema is what is known of the triggers and tables.
+type schema struct {
+	version  string
+	rollback bool // what they say may end a whole transaction
+}
+
+// savepoint is that of a session which follows others in their transaction.
+const savepoint = "thole_session"
+
+// enter begins the transaction of a session that has just got the writer, or joins the one that came with it.
+func (w *writer) enter(ctx context.Context, s *session, since time.Time) error {
+	if w.group != nil {
+		s.follows, s.conn.shared = true, true
+		return s.conn.settle(ctx, "SAVEPOINT "+savepoint)
+	}
+	err := s.conn.beginImmediate(ctx, s.want.patience, since)
+	if isWithout(err) { // the first has rolled back what somebody left open
+		s.engine.warnLeftOpen(ctx)
+		err = s.conn.beginImmediate(ctx, s.want.patience, since)
+	}
+	w.began = time.Now()
+	return err
+}
+
+// keep ends a session whose work is to stay.
+func (w *writer) keep(ctx context.Context, s *session) error {
+	if gone := s.conn.gone(s.failed); gone != nil {
+		return w.lose(ctx, s, gone)
+	}
+	owes := s.conn.owes()
+	switch {
+	case owes && s.follows:
+		return w.try(ctx, s)
+	case owes:
+		return w.end(ctx, s)
+	case s.follows:
+		if err := s.conn.settle(ctx, "RELEASE "+savepoint); err != nil {
+			return w.lose(ctx, s, during(ctx, "commit", err))
+		}
+	}
+	return w.leave(ctx, s)
+}
+
+// try commits, for only COMMIT tells which foreign key is violated. When it fails so, the transaction is still open,
+// with its savepoints, and the others who share it need not know.
+func (w *writer) try(ctx context.Context, s *session) error {
+	err := s.conn.settle(ctx, "COMMIT")
+	if err == nil {
+		w.settle(nil)
+		s.engine.release(s.slot)
+		return nil
+	}
+	s.conn.note(err)
+	failed := during(ctx, "commit", err)
+	if lost := w.undo(ctx, s, failed); lost != nil {
+		return lost
+	}
+	return failed
+}
+
+// undo ends a session whose work is not to stay, because of cause. An error is to be told instead of that, which may
+// have been concluded from work of others that is gone.
+func (w *writer) undo(ctx context.Context, s *session, cause error) error {
+	if !s.follows {
+		err := s.rollbackAll(ctx, cause)
+		w.settle(nil)
+		s.engine.release(s.slot)
+		return err
+	}
+	if gone := s.conn.gone(s.failed); gone != nil {
+		lost := w.lose(ctx, s, gone)
+		if gone == errControlled { //nolint:errorlint // it is that one, not what wraps it
+			return errors.Join(cause, lost)
+		}
+		return lost
+	}
+	for _, text := range []string{"ROLLBACK TO " + savepoint, "RELEASE " + savepoint} {
+		if err := s.conn.settle(ctx, text); err != nil {
+			return errors.Join(cause, w.lose(ctx, s, during(ctx, "roll back", err)))
+		}
+	}
+	if err := w.leave(ctx, s); err != nil {
+		return shared(explain(ctx, err))
+	}
+	return nil
+}
+
+// leave hands the writer on with the transaction open, and waits for what becomes of that, or commits.
+func (w *writer) leave(ctx context.Context, s *session) error {
+	if g := w.handOn(ctx, s.engine); g != nil {
+		<-g.ended
+		if g.lost != nil {
+			return shared(g.lost)
+		}
+		return nil
+	}
+	return w.end(ctx, s)
+}
+
+// end commits and gives the writer back.
+func (w *writer) end(ctx context.Context, s *session) error {
+	defer s.engine.release(s.slot)
+	if failed := w.commit(ctx); failed != nil {
+		return failed
+	}
+	return nil
+}
+
+// lose gives up the transaction with all who are in it.
+func (w *writer) lose(ctx context.Context, s *session, why *engine.Error) error {
+	defer s.engine.release(s.slot)
+	_, _ = s.conn.rollback(ctx) // what somebody has begun since, if SQLite has ended it
+	w.settle(why)
+	return why
+}
+
+// commit commits the transaction that is open, for all who share it.
+func (w *writer) commit(ctx context.Context) *engine.Error {
+	const weight = 8
+	failed := w.slot.conn.gone(nil)
+	if failed == nil {
+		before := time.Now()
+		failed = committed(ctx, w.slot.conn.commit(ctx))
+		w.cost += (time.Since(before) - w.cost) / weight
+	}
+	w.settle(failed)
+	return failed
+}
+
+// settle tells those who share the transaction that it has ended.
+func (w *writer) settle(lost *engine.Error) {
+	g := w.group
+	w.group, w.company = nil, g != nil
+	if w.slot.conn.sealed {
+		w.schema = schema{} // the text that sealed it may have made a trigger
+	}
+	if g != nil {
+		g.lost = lost
+		close(g.ended)
+	}
+}
+
+// shared is the error of a session whose transaction others have lost. It says nothing of what the session did.
+func shared(lost *engine.Error) *engine.Error {
+	if lost == errControlled { //nolint:errorlint // it is that one, not what wraps it
+		return lost
+	}
+	return &engine.Error{
+		Kind:    engine.ErrTxAborted,
+		Message: "the transaction that the session shared with others is rolled back: " + lost.Message,
+		Retry:   engine.RetryAsked,
+		Aborts:  engine.AbortsSession,
+		Err:     lost,
+	}
+}
+
+// handOn gives the writer to the next in line with the transaction open, and returns the group that shares it from now
+// on; nil if nobody waits, or nobody may join.
+func (w *writer) handOn(ctx context.Context, e *Engine) *group {
+	if e.cfg.inMemory() || w.slot.conn.sealed || w.isOld() || !w.isAwaited() || w.mayRollBack(ctx) {
+		return nil
+	}
+	if w.group == nil {
+		w.group = &group{ended: make(chan struct{})}
+	}
+	g := w.group
+	w.slot.holder.Store(nil)
+	w.slot.conn.timeout = 0
+	if !w.line.pass(w.slot) { // who waited has left
+		return nil
+	}
+	return g
+}
+
+// isOld reports whether the transaction has lasted so long that those who are in it should not wait for yet another
+// session; and neither should other processes.
+func (w *writer) isOld() bool {
+	const youth, commits = 2 * time.Millisecond, 8
+	return time.Since(w.began) > max(youth, commits*w.cost)
+}
+
+// isAwaited reports whether somebody waits for the writer. Those who were in the last transaction have just been woken:
+// it lets them come.
+func (w *writer) isAwaited() bool {
+	const yields = 4
+	for range yields {
+		if !w.company || w.line.isAwaited() {
+			break
+		}
+		runtime.Gosched()
+	}
+	return w.line.isAwaited()
+}
+
+// mayRollBack reports whether a trigger or a constraint of the schema ends the whole transaction when it fails:
+// RAISE (ROLLBACK), ON CONFLICT ROLLBACK.
+func (w *writer) mayRollBack(ctx context.Context) bool {
+	c := w.slot.conn
+	if w.group != nil {
+		return w.schema.rollback // it was looked at when the first one joined, and what changes it since seals
+	}
+	version, err := c.ask(ctx, "PRAGMA schema_version")
+	if err == nil && version != w.schema.version {
+		var found string
+		found, err = c.ask(ctx, textsThatRollBack)
+		w.schema = schema{version, found != "0"}
+	}
+	return err != nil || w.schema.rollback
+}
+
+const textsThatRollBack = `SELECT count(*) FROM (SELECT sql FROM sqlite_schema UNION ALL SELECT sql FROM sqlite_temp_schema)
+	WHERE sql LIKE '%rollback%'`
+
+// handBack takes a connection back from somebody who has not begun to use it. If it is the writer, a transaction of
+// others may be open on it.
+func (e *Engine) handBack(s *slot) {
+	w := &e.writer
+	if s == w.slot && w.group != nil {
+		s.holder.Store(nil)
+		if w.line.pass(s) {
+			return
+		}
+		_ = w.commit(context.Background()) // those who share the transaction are told
+	}
+	e.release(s)
+}
