@@ -12,6 +12,8 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"runtime"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -35,6 +37,7 @@ type Engine struct {
 
 	writer  writer
 	readers *pool[*slot] // in memory the writer's
+	reading []*slot      // of readers
 }
 
 var _ engine.Engine = (*Engine)(nil)
@@ -55,10 +58,13 @@ func (e *Engine) makePools() {
 	if e.cfg.inMemory() {
 		return
 	}
-	slots := make([]*slot, e.cfg.Readers)
-	e.readers = newPool(slots, e.drop)
-	for i := range slots {
-		slots[i] = &slot{home: e.readers}
+	e.locate()
+	for range e.cfg.Readers {
+		e.reading = append(e.reading, new(slot))
+	}
+	e.readers = newPool(slices.Clone(e.reading), e.drop)
+	for _, s := range e.reading {
+		s.home = e.readers
 	}
 }
 
@@ -168,6 +174,9 @@ func (e *Engine) release(s *slot) {
 		e.replaceBroken(s)
 	}
 	s.home.put(s)
+	if s != e.writer.slot && e.writer.slot.holder.Load() != nil {
+		runtime.Gosched() // readers that never pause would keep the writer from coming back from the disk
+	}
 }
 
 // replaceBroken drops a connection that is broken, but for the one that the database lives in.

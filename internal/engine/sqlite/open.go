@@ -153,6 +153,7 @@ func (e *Engine) setUp(ctx context.Context, c *conn, queryOnly bool) error {
 		{"foreign_keys", "1", "1"},
 		{"synchronous", e.cfg.Synchronous, synchronous[e.cfg.Synchronous]},
 		{"temp_store", "MEMORY", "2"}, // a large savepoint would write a file else
+		{"journal_size_limit", strconv.Itoa(walLimit), strconv.Itoa(walLimit)},
 	}
 	if queryOnly {
 		settings = append(settings, setting{"query_only", "1", "1"})

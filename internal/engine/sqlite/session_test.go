@@ -291,7 +291,7 @@ func TestTransactionEndedBySQLite(t *testing.T) {
 		}{
 			"OR ROLLBACK":       {"INSERT OR ROLLBACK INTO t VALUES (1)", time.Minute, engine.ErrUnique},
 			"RAISE(ROLLBACK)":   {"INSERT INTO u VALUES (1)", time.Minute, nil},
-			"interrupted write": {endlessWrite, 20 * time.Millisecond, engine.ErrTimeout},
+			"interrupted write": {endlessWrite, 200 * time.Millisecond, engine.ErrTimeout},
 		}
 		for name, test := range tests {
 			s := begin(t, e, engine.Options{})

@@ -26,6 +26,7 @@ type writer struct {
 	cost    time.Duration // of a COMMIT, on average
 	company bool          // the last transaction was shared: who was in it may be about to come back
 	schema  schema
+	wal     wal
 }
 
 // group is the sessions that share a transaction.
@@ -139,6 +140,7 @@ func (w *writer) end(ctx context.Context, s *session) error {
 	if failed := w.commit(ctx); failed != nil {
 		return failed
 	}
+	w.tend(ctx, s.engine, time.Now())
 	return nil
 }
 

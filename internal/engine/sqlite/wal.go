@@ -1,0 +1,101 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/tholedb/thole/internal/engine"
+)
+
+// SQLite writes the write-ahead log anew from its beginning when all of it is in the database and nobody reads from it.
+// A reader that reads for long, or ever new ones that leave no gap, keep it from that, and it grows,
+// https://sqlite.org/wal.html#avoiding_excessively_large_wal_files.
+
+const (
+	walLimit    = 64 << 20 // bytes that the log may have
+	walInterval = time.Second
+	walWarning  = time.Minute // between two warnings
+
+	// walPause is how long the writer waits for readers so that the log can begin anew.
+	walPause = 100 * time.Millisecond
+)
+
+// wal is what the writer knows of the write-ahead log.
+type wal struct {
+	path   string
+	limit  int64
+	looked time.Time
+	warned time.Time
+}
+
+// locate finds the file, which is beside that which links lead to.
+func (e *Engine) locate() {
+	path, err := filepath.EvalSymlinks(e.cfg.Path)
+	if err != nil {
+		path = e.cfg.Path
+	}
+	e.writer.wal = wal{path: path + "-wal", limit: walLimit}
+}
+
+// tend looks after the log, between two transactions.
+func (w *writer) tend(ctx context.Context, e *Engine, now time.Time) {
+	if w.wal.path == "" || now.Sub(w.wal.looked) < walInterval {
+		return
+	}
+	w.wal.looked = now
+	file, err := os.Stat(w.wal.path)
+	if err != nil || file.Size() <= w.wal.limit || w.empty(ctx) || now.Sub(w.wal.warned) < walWarning {
+		return
+	}
+	w.wal.warned = now
+	e.env.Log.WarnContext(ctx, "thole: the write-ahead log grows, for somebody still reads what was there before: "+e.oldestReader(),
+		"database", e.name, "bytes", file.Size())
+}
+
+// empty copies the log into the database and truncates it, and reports whether that was possible.
+func (w *writer) empty(ctx context.Context) bool {
+	ctx = context.WithoutCancel(ctx)
+	if !w.slot.conn.checkpoint(ctx, "PASSIVE") { // waits for nobody
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, walPause)
+	defer cancel()
+	return w.slot.conn.checkpoint(ctx, "TRUNCATE")
+}
+
+// checkpoint reports whether all of the log is in the database, https://sqlite.org/pragma.html#pragma_wal_checkpoint.
+func (c *conn) checkpoint(ctx context.Context, mode string) bool {
+	s, err := c.own("PRAGMA wal_checkpoint(" + mode + ")")
+	if err != nil {
+		return false
+	}
+	rows, err := s.QueryContext(ctx, nil)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = rows.Close() }()
+	said := make([]driver.Value, 3) // whether it had to give up, frames in the log, frames that are in the database
+	if err := rows.Next(said); err != nil && !errors.Is(err, io.EOF) {
+		return false
+	}
+	return said[0] == int64(0) && said[1] == said[2]
+}
+
+// oldestReader says who has been reading for longest.
+func (e *Engine) oldestReader() string {
+	var oldest *engine.Info
+	for _, s := range e.reading {
+		if info := s.holder.Load(); info != nil && (oldest == nil || info.Began.Before(oldest.Began)) {
+			oldest = info
+		}
+	}
+	if oldest == nil {
+		return "another process"
+	}
+	return oldest.String()
+}
