@@ -24,6 +24,9 @@ func TestMain(m *testing.M) {
 	if path := os.Getenv(openerVar); path != "" {
 		os.Exit(openAndWrite(path))
 	}
+	if path := os.Getenv(foreignVar); path != "" {
+		os.Exit(writeByHand(path))
+	}
 	goleak.VerifyTestMain(m)
 }
 

@@ -180,11 +180,28 @@ func (s *stmt) failed(ctx context.Context, err error) error {
 	case !s.conn.queryOnly && s.script && !s.reads:
 		e.Aborts = engine.AbortsLevel // the statements before the one that failed have happened
 	}
+	if s.kept && e.Code == codes[sqlite3.SQLITE_ERROR] {
+		if stale := s.stale(ctx); stale != nil {
+			stale.Aborts = e.Aborts
+			return stale
+		}
+	}
 	quotes := e.Code == codes[sqlite3.SQLITE_ERROR] || e.Code == codes[sqlite3.SQLITE_CANTOPEN]
 	if quotes && (s.hasArgs || !s.script) {
 		e.Message = withoutValue(e.Message) // in a script it is rather the text that is wrong
 	}
 	return e
+}
+
+// stale says why the statement can't be prepared any more, if that is so. Unlike what it says when it is run, this
+// quotes nothing but the text.
+func (s *stmt) stale(ctx context.Context) *engine.Error {
+	raw, err := s.conn.raw.PrepareContext(context.WithoutCancel(ctx), s.text)
+	if err != nil {
+		return explain(ctx, err)
+	}
+	_ = raw.Close() // it says nothing
+	return nil
 }
 
 // rows are the rows of a statement.

@@ -2,10 +2,15 @@ package sqlite
 
 import (
 	"context"
+	"database/sql"
 	"database/sql/driver"
 	"errors"
+	"fmt"
+	"os"
+	osexec "os/exec"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -569,4 +574,77 @@ func TestCloseWithAGroup(t *testing.T) {
 		t.Error(err)
 	}
 	wantRows(t, open(t, cfg), 1, 2)
+}
+
+// foreignVar makes the test binary write to a database as a program does that knows nothing of thole.
+const foreignVar = "THOLE_TEST_FOREIGN"
+
+// foreignSessions is how many transactions it makes.
+const foreignSessions = 200
+
+func writeByHand(path string) int {
+	ctx := context.Background()
+	db, err := sql.Open("sqlite", "file:"+path+"?_pragma=busy_timeout(10000)&_txlock=immediate")
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	for range foreignSessions {
+		tx, err := db.BeginTx(ctx, nil)
+		if err == nil {
+			_, err = tx.ExecContext(ctx, "INSERT INTO t DEFAULT VALUES")
+		}
+		if err == nil {
+			err = tx.Commit()
+		}
+		if err != nil {
+			fmt.Println(err)
+			return 1
+		}
+	}
+	return 0
+}
+
+// Other processes that write in a loop see nothing of us but that they wait, nor do we of them.
+func TestOtherProcessesWrite(t *testing.T) {
+	t.Parallel()
+	const processes, goroutines = 2, 16
+	e, _ := shop(t)
+	var others, ours sync.WaitGroup
+	done := make(chan struct{})
+	for range processes {
+		others.Go(func() {
+			cmd := osexec.CommandContext(t.Context(), os.Args[0])
+			cmd.Env = append(os.Environ(), foreignVar+"="+e.cfg.Path)
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Errorf("process: got %v, %s", err, out)
+			}
+		})
+	}
+	var n atomic.Int64
+	for range goroutines {
+		ours.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				s, err := e.Begin(t.Context(), engine.Options{LockTimeout: time.Minute})
+				if err == nil {
+					_, err = s.ExecContext(t.Context(), "INSERT INTO t DEFAULT VALUES", nil)
+				}
+				if got := end(t.Context(), s, err); got.err != nil {
+					t.Error(got.err)
+					return
+				}
+				n.Add(1)
+			}
+		})
+	}
+	others.Wait()
+	close(done)
+	ours.Wait()
+	t.Logf("%d sessions of theirs, %d of ours", processes*foreignSessions, n.Load())
+	same(t, "rows", len(inT(t, e)), processes*foreignSessions+int(n.Load()))
 }
