@@ -21,7 +21,7 @@ func TestDependencies(t *testing.T) {
 	}
 	for _, dep := range deps {
 		for element := range strings.SplitSeq(dep, "/") {
-			if slices.Contains([]string{"testing", "dockertest", "docker", "testdb", "conformance", "pgserver"}, element) {
+			if slices.Contains([]string{"testing", "dockertest", "docker", "testdb", "conformance", "pgserver", "faults"}, element) {
 				t.Errorf("the library depends on %s, which is for tests", dep)
 			}
 		}
