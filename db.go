@@ -89,6 +89,23 @@ type Config struct {
 //
 // A database file is in WAL mode (https://www.sqlite.org/wal.html) with foreign
 // keys enforced. It is created with mode 0600 and its directories with 0700.
+//
+// One session writes at a time, the others wait in line. It has the writer from
+// its first statement to its end; one that is ReadOnly, and a query outside a
+// session, reads beside it what was committed before. Sessions behind which
+// others wait share a transaction with them, so that all of them wait for the
+// disk once (group commit): the next one runs in a savepoint of it, and the last
+// one commits. None returns before that; so each may take as long as the one
+// behind it, and fn must not wait for the end of another session. What fails
+// undoes its own session alone, but for what ends the whole transaction: a disk
+// that is full or fails, or INSERT OR ROLLBACK behind other statements of its
+// session. Then the others end with [ErrTxAborted], rolled back. A write in a
+// shared transaction is not interrupted when its ctx ends: the session fails when
+// it is through. A session with a Timeout or a StatementTimeout joins no
+// transaction of others.
+//
+// The write-ahead log is kept below 64 MB. Where somebody who reads for long
+// prevents that, a warning says who.
 type SQLiteConfig struct {
 	// Path is the file. Default: in memory, one database for all sessions.
 	Path string

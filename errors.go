@@ -118,8 +118,10 @@ var (
 	// ErrCommitUnknown is returned when COMMIT, or a statement outside a
 	// session, was sent and the connection broke before the answer came: it
 	// may have happened or not. Also when the server has committed and says
-	// that it stopped waiting for its standbys, and when ctx ended among the
-	// rows of a statement outside a session that the server had finished.
+	// that it stopped waiting for its standbys, when ctx ended among the rows
+	// of a statement outside a session that the server had finished, and when
+	// the disk failed under SQLite's COMMIT and went on failing: a process that
+	// opened the file again might find the work in its log.
 	ErrCommitUnknown = engine.ErrCommitUnknown
 
 	// ErrClosed is returned by everything on a DB that was closed.

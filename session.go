@@ -13,9 +13,10 @@ import (
 // by [runtime.Goexit] (as t.FailNow does), or when ctx is done.
 //
 // Nil means committed. An error means that nothing happened, but for
-// [ErrCommitUnknown] (COMMIT was sent and no answer came) and for SQL of fn's
-// own that ended the transaction ([ErrTxControl]); [OutcomeOf] tells. fn's
-// error comes back unchanged where there is nothing to add to it.
+// [ErrCommitUnknown] (COMMIT was sent and no answer came, or the disk failed)
+// and for SQL of fn's own that ended the transaction ([ErrTxControl]);
+// [OutcomeOf] tells. fn's error comes back unchanged where there is nothing to
+// add to it.
 //
 // Inside a session, that is with the ctx of [Tx.Context] or one made from it,
 // WithSession is a savepoint: an error undoes what the nested session did and
@@ -31,6 +32,9 @@ import (
 // REPEATABLE READ or SERIALIZABLE, after a failure that a new attempt can cure;
 // see [SessionOptions.MaxAttempts]. Return what fn made rather than fill
 // variables outside, or use the function [WithSession].
+//
+// On SQLite a session begins with its first statement, and sessions that wait
+// for each other share a COMMIT, see [SQLiteConfig].
 //
 // COMMIT and ROLLBACK do not end with ctx: they may take until its deadline or
 // five seconds, whichever is later; SQLite's COMMIT is waited for. After that

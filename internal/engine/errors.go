@@ -71,10 +71,14 @@ func (e *Error) Is(target error) bool { return e.Kind != nil && target == e.Kind
 func (e *Error) Unwrap() error { return e.Err }
 
 // Cause is [context.Cause] of a ctx that has ended. It may be the error of
-// another session, as with errgroup, and then it says nothing of what became of
-// this one: none of thole's own errors is found in it.
-func Cause(ctx context.Context) error { return foreign{context.Cause(ctx)} }
+// another session, as with errgroup, and is [Foreign] then.
+func Cause(ctx context.Context) error { return Foreign(context.Cause(ctx)) }
 
+// Foreign is the error of another session as the cause of one in this. It says
+// nothing of what became of this one.
+func Foreign(err error) error { return foreign{err} }
+
+// foreign is an error in which none of thole's own is found.
 type foreign struct{ error }
 
 func (f foreign) Is(target error) bool {

@@ -135,7 +135,7 @@ func (f *faulty) round(i int, fault disk.Fault) {
 	f.disk.Break(fault)
 	told := f.load(db)
 	when := fmt.Sprintf("%+v", fault)
-	f.checkTold(when, told)
+	f.checkTold(when, fault, told)
 	f.checkKilled(when, path, told)
 	if f.random.IntN(3) == 0 { // the program ends before the fault does
 		_ = db.Close() // can't write the log back
@@ -152,7 +152,7 @@ func (f *faulty) round(i int, fault disk.Fault) {
 }
 
 // checkTold looks at what sessions were told, without a look at what is there.
-func (f *faulty) checkTold(when string, told *record) {
+func (f *faulty) checkTold(when string, fault disk.Fault, told *record) {
 	f.t.Helper()
 	hits := f.disk.Hits()
 	f.hits += hits
@@ -160,6 +160,9 @@ func (f *faulty) checkTold(when string, told *record) {
 		f.t.Errorf("%s: without a fault: %v", when, told.strange[0])
 	}
 	wantCertain(f.t, told)
+	if unknown := told.count(thole.Unknown); !fault.Lasting && unknown > 0 {
+		f.t.Errorf("%s: %d outcomes are unknown, though the disk failed once", when, unknown)
+	}
 }
 
 func (f *faulty) load(db *thole.DB) *record {
@@ -192,9 +195,9 @@ func (f *faulty) wantServing(when string, db *thole.DB, told *record) {
 }
 
 // checkKilled looks at the database as a process leaves it that is killed now.
-// What a failed COMMIT has written of its session is still in the log, until
-// another session writes over it, and if it is whole SQLite takes it for
-// committed when it recovers the log: of such a session nothing can be known.
+// What a failed COMMIT has written of its session is in the log until something
+// is written over it, and if it is whole SQLite takes it for committed when it
+// recovers the log.
 func (f *faulty) checkKilled(when, path string, told *record) {
 	f.t.Helper()
 	copied := filepath.Join(f.copies, filepath.Base(path))

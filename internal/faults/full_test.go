@@ -39,7 +39,7 @@ func TestDiskFull(t *testing.T) {
 	wantSound(t, "closed", told.anomalies(t.Context(), path, false))
 	wantCertain(t, told)
 	t.Logf("%d sessions committed, %d failed, %d of them for want of room",
-		told.count(thole.Committed), told.count(thole.RolledBack), len(told.ill))
+		told.count(thole.Committed), told.count(thole.RolledBack), len(told.full))
 }
 
 // fill runs loads until the disk is full and sessions have failed of it.
@@ -50,10 +50,10 @@ func (f *faulty) fill(db *thole.DB, path, name string, told *record) {
 		f.t.Fatal(err)
 	}
 	f.disk.Limit(file.Size() + fullRoom)
-	before := len(told.ill)
+	before := len(told.full)
 	for load := range fullLoads {
 		f.loadAs(db, name+"f"+strconv.Itoa(load)+"w", told)
-		if len(told.ill) > before+diskWorkers {
+		if len(told.full) > before+diskWorkers {
 			return
 		}
 	}

@@ -11,6 +11,8 @@ import (
 
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
+
+	"github.com/tholedb/thole/internal/engine"
 )
 
 // conn is one connection to the database. It survives an interrupt: SQLite forgets it when the next statement begins,
@@ -87,14 +89,44 @@ func (c *conn) begin(ctx context.Context, text string) error {
 	return err
 }
 
-// commit ends the transaction. When it fails, nothing of it is left.
-func (c *conn) commit(ctx context.Context) error {
-	err := c.settle(ctx, "COMMIT")
-	if err != nil {
-		c.note(err)
-		_, _ = c.rollback(ctx)
+// commit ends the transaction. When it fails, nothing of it is left, or the error says that nobody knows.
+func (c *conn) commit(ctx context.Context) *engine.Error {
+	if err := c.settle(ctx, "COMMIT"); err != nil {
+		return c.uncommitted(ctx, err)
 	}
-	return err
+	return nil
+}
+
+// uncommitted rolls back after COMMIT has failed with err, and explains that.
+func (c *conn) uncommitted(ctx context.Context, err error) *engine.Error {
+	c.note(err)
+	_, _ = c.rollback(ctx)
+	if isWithout(err) {
+		return errControlled
+	}
+	failed := during(ctx, "commit", err)
+	if hasCode(err, sqlite3.SQLITE_IOERR) && c.overwrite(ctx) != nil {
+		failed.Kind, failed.Retry = engine.ErrCommitUnknown, engine.RetryForbidden
+		failed.Message += "; it is undone now, but comes back if the process ends before the next commit"
+	}
+	return failed
+}
+
+// overwrite commits a transaction that changes nothing. When the disk fails, and be it as it waits for the last byte,
+// all of a transaction can be in the log, though SQLite knows that it is rolled back; who opens the log anew would find
+// it there. The next one to commit takes its place.
+func (c *conn) overwrite(ctx context.Context) error {
+	version, err := c.ask(ctx, "PRAGMA user_version")
+	if err != nil {
+		return err
+	}
+	for _, text := range []string{"BEGIN IMMEDIATE", "PRAGMA user_version=" + version, "COMMIT"} {
+		if _, err := c.raw.ExecContext(context.WithoutCancel(ctx), text, nil); err != nil {
+			_, _ = c.rollback(ctx)
+			return err
+		}
+	}
+	return nil
 }
 
 // rollback ends the transaction, and reports whether there was one. A connection on which it fails is broken.
@@ -112,6 +144,12 @@ func (c *conn) rollback(ctx context.Context) (open bool, err error) {
 func isWithout(err error) bool {
 	var failure *sqlite.Error
 	return errors.As(err, &failure) && failure.Code() == sqlite3.SQLITE_ERROR
+}
+
+// isForeignKey reports whether COMMIT failed because of a deferred foreign key; the transaction is still open.
+func isForeignKey(err error) bool {
+	var failure *sqlite.Error
+	return errors.As(err, &failure) && failure.Code() == sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY
 }
 
 // isIdle reports whether no transaction is open. BEGIN takes no lock by itself, and COMMIT of nothing is silent.

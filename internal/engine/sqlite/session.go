@@ -305,21 +305,10 @@ func (s *session) commit(ctx context.Context) error {
 		_, _ = s.conn.rollback(ctx) // what somebody has begun since
 		return err
 	}
-	if failed := committed(ctx, s.conn.commit(ctx)); failed != nil {
+	if failed := s.conn.commit(ctx); failed != nil {
 		return failed
 	}
 	return nil
-}
-
-// committed explains what COMMIT said.
-func committed(ctx context.Context, err error) *engine.Error {
-	switch {
-	case err == nil:
-		return nil
-	case isWithout(err):
-		return errControlled
-	}
-	return during(ctx, "commit", err)
 }
 
 // errControlled says that the transaction has ended, and neither we nor SQLite by itself ended it.
@@ -332,10 +321,11 @@ var errControlled = &engine.Error{
 
 // outcomeOf returns what became of a session whose end failed with err. COMMIT itself says what became of it.
 func outcomeOf(err error) engine.Outcome {
+	own, ok := err.(*engine.Error) //nolint:errorlint // what it wraps can be of another session
 	switch {
 	case err == nil:
 		return engine.Committed
-	case errors.Is(err, error(errControlled)):
+	case ok && own.Kind == engine.ErrCommitUnknown, errors.Is(err, error(errControlled)):
 		return engine.Unknown
 	}
 	return engine.RolledBack

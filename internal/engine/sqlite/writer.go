@@ -64,34 +64,42 @@ func (w *writer) keep(ctx context.Context, s *session) error {
 	if gone := s.conn.gone(s.failed); gone != nil {
 		return w.lose(ctx, s, gone)
 	}
-	owes := s.conn.owes()
-	switch {
-	case owes && s.follows:
-		return w.try(ctx, s)
-	case owes:
-		return w.end(ctx, s)
-	case s.follows:
+	if s.follows {
+		if s.conn.owes() {
+			return w.try(ctx, s)
+		}
 		if err := s.conn.settle(ctx, "RELEASE "+savepoint); err != nil {
 			return w.lose(ctx, s, during(ctx, "commit", err))
 		}
 	}
-	return w.leave(ctx, s)
+	lost, byOthers := w.leave(ctx, s)
+	switch {
+	case lost == nil:
+		return nil
+	case byOthers && outcomeOf(lost) == engine.RolledBack:
+		return shared(lost)
+	}
+	return lost
 }
 
 // try commits, for only COMMIT tells which foreign key is violated. When it fails so, the transaction is still open,
 // with its savepoints, and the others who share it need not know.
 func (w *writer) try(ctx context.Context, s *session) error {
 	err := s.conn.settle(ctx, "COMMIT")
+	if isForeignKey(err) {
+		failed := during(ctx, "commit", err)
+		if lost := w.undo(ctx, s, failed); lost != nil {
+			return lost
+		}
+		return failed
+	}
+	defer s.engine.release(s.slot)
 	if err == nil {
 		w.settle(nil)
-		s.engine.release(s.slot)
 		return nil
 	}
-	s.conn.note(err)
-	failed := during(ctx, "commit", err)
-	if lost := w.undo(ctx, s, failed); lost != nil {
-		return lost
-	}
+	failed := s.conn.uncommitted(ctx, err)
+	w.settle(failed)
 	return failed
 }
 
@@ -116,32 +124,30 @@ func (w *writer) undo(ctx context.Context, s *session, cause error) error {
 			return errors.Join(cause, w.lose(ctx, s, during(ctx, "roll back", err)))
 		}
 	}
-	if err := w.leave(ctx, s); err != nil {
-		return shared(explain(ctx, err))
+	if lost, _ := w.leave(ctx, s); lost != nil {
+		return shared(lost)
 	}
 	return nil
 }
 
-// leave hands the writer on with the transaction open, and waits for what becomes of that, or commits.
-func (w *writer) leave(ctx context.Context, s *session) error {
+// leave hands the writer on with the transaction open, and waits for what others make of that, or commits. It returns
+// why the transaction is lost, or nil.
+func (w *writer) leave(ctx context.Context, s *session) (lost *engine.Error, byOthers bool) {
 	if g := w.handOn(ctx, s.engine); g != nil {
 		<-g.ended
-		if g.lost != nil {
-			return shared(g.lost)
-		}
-		return nil
+		return g.lost, true
 	}
-	return w.end(ctx, s)
+	return w.end(ctx, s), false
 }
 
 // end commits and gives the writer back.
-func (w *writer) end(ctx context.Context, s *session) error {
+func (w *writer) end(ctx context.Context, s *session) *engine.Error {
 	defer s.engine.release(s.slot)
-	if failed := w.commit(ctx); failed != nil {
-		return failed
+	failed := w.commit(ctx)
+	if failed == nil {
+		w.tend(ctx, s.engine, time.Now())
 	}
-	w.tend(ctx, s.engine, time.Now())
-	return nil
+	return failed
 }
 
 // lose gives up the transaction with all who are in it.
@@ -158,7 +164,7 @@ func (w *writer) commit(ctx context.Context) *engine.Error {
 	failed := w.slot.conn.gone(nil)
 	if failed == nil {
 		before := time.Now()
-		failed = committed(ctx, w.slot.conn.commit(ctx))
+		failed = w.slot.conn.commit(ctx)
 		w.cost += (time.Since(before) - w.cost) / weight
 	}
 	w.settle(failed)
@@ -178,24 +184,23 @@ func (w *writer) settle(lost *engine.Error) {
 	}
 }
 
-// shared is the error of a session whose transaction others have lost. It says nothing of what the session did.
+// shared is the error of a session of which nothing is left because its transaction was lost.
 func shared(lost *engine.Error) *engine.Error {
-	if lost == errControlled { //nolint:errorlint // it is that one, not what wraps it
-		return lost
-	}
 	return &engine.Error{
 		Kind:    engine.ErrTxAborted,
-		Message: "the transaction that the session shared with others is rolled back: " + lost.Message,
+		Code:    lost.Code,
+		Message: "the transaction that the session shared with others is lost: " + lost.Message,
 		Retry:   engine.RetryAsked,
 		Aborts:  engine.AbortsSession,
-		Err:     lost,
+		Err:     engine.Foreign(lost),
 	}
 }
 
 // handOn gives the writer to the next in line with the transaction open, and returns the group that shares it from now
 // on; nil if nobody waits, or nobody may join.
 func (w *writer) handOn(ctx context.Context, e *Engine) *group {
-	if e.cfg.inMemory() || w.slot.conn.sealed || w.isOld() || !w.isAwaited() || w.mayRollBack(ctx) {
+	c := w.slot.conn
+	if e.cfg.inMemory() || c.sealed || w.isOld() || !w.isAwaited() || c.owes() || w.mayRollBack(ctx) {
 		return nil
 	}
 	if w.group == nil {
