@@ -257,8 +257,8 @@ type statement struct {
 	params int         // how many arguments it takes
 	ctx    context.Context
 	cancel context.CancelFunc
-	caller engine.Caller
-	rows   *rows // open ones
+	caller engine.Caller // of a query in a session
+	rows   *rows         // open ones
 }
 
 // start claims the session for a statement, and refuses one that must not run.
@@ -370,7 +370,9 @@ func (st *statement) claim() error {
 
 // cancellable lets rows be cut short when the session ends.
 func (st *statement) cancellable() {
-	st.caller = engine.Here()
+	if st.tx != nil {
+		st.caller = engine.Here()
+	}
 	ctx, cancel := context.WithCancel(st.ctx)
 	release := st.cancel
 	st.ctx, st.cancel = ctx, func() { cancel(); release() }

@@ -134,9 +134,12 @@ func (a *autoConn) queryAlone(
 	return r, nil
 }
 
-// clean makes sure that the statement will not run in a transaction that somebody left open: what it read would be as
-// old as that.
+// clean makes sure that the statement will not run in a transaction that a hook of the caller's has left open: what it
+// read would be as old as that.
 func (e *Engine) clean(ctx context.Context, c *conn) error {
+	if e.cfg.Driver == nil {
+		return nil
+	}
 	idle, err := c.isIdle(ctx)
 	if err == nil && !idle {
 		e.warnLeftOpen(ctx)

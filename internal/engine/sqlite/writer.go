@@ -134,10 +134,24 @@ func (w *writer) undo(ctx context.Context, s *session, cause error) error {
 // why the transaction is lost, or nil.
 func (w *writer) leave(ctx context.Context, s *session) (lost *engine.Error, byOthers bool) {
 	if g := w.handOn(ctx, s.engine); g != nil {
-		<-g.ended
+		g.wait(ctx, s)
 		return g.lost, true
 	}
 	return w.end(ctx, s), false
+}
+
+// wait waits until it is known what became of the transaction. The session that has it now may need what the one that
+// waits holds, and then this is for ever: the log says so.
+func (g *group) wait(ctx context.Context, s *session) {
+	late := time.NewTimer(s.want.patience)
+	defer late.Stop()
+	select {
+	case <-g.ended:
+	case <-late.C:
+		s.engine.env.Log.WarnContext(ctx, "thole: a session that has ended waits for one that shares its transaction: "+s.engine.holds(),
+			"database", s.engine.name)
+		<-g.ended
+	}
 }
 
 // end commits and gives the writer back.
