@@ -252,10 +252,10 @@ func (w *writer) isAwaited() bool {
 // mayRollBack reports whether a trigger or a constraint of the schema ends the whole transaction when it fails:
 // RAISE (ROLLBACK), ON CONFLICT ROLLBACK.
 func (w *writer) mayRollBack(ctx context.Context) bool {
-	c := w.slot.conn
 	if w.group != nil {
-		return w.schema.rollback // it was looked at when the first one joined, and what changes it since seals
+		return false // it was looked at when the first one joined, and what changes it since then seals
 	}
+	c := w.slot.conn
 	version, err := c.ask(ctx, "PRAGMA schema_version")
 	if err == nil && version != w.schema.version {
 		var found string
