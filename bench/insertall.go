@@ -4,9 +4,12 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"io"
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -17,14 +20,66 @@ import (
 	"github.com/tholedb/thole/internal/pgserver"
 )
 
-var races = []race{
-	{"InsertAll on SQLite", insertAllSQLite},
-	{"InsertAll on PostgreSQL", insertAllPostgres},
+// course is where a race takes place.
+type course struct {
+	contenders []contender // the first is the one that the others are compared with
+	reset      func(ctx context.Context) error
+	close      func()
+}
+
+// contender does the work.
+type contender struct {
+	name string
+	run  func(ctx context.Context) error
+}
+
+// insertAllRace is a race of the contenders that open brings.
+func insertAllRace(name string, open func(ctx context.Context, size int) (*course, error)) race {
+	return race{name, func(ctx context.Context, out io.Writer, o options) error {
+		c, err := open(ctx, o.rows)
+		if err != nil {
+			return err
+		}
+		defer c.close()
+		return c.race(ctx, out, name, o.rounds)
+	}}
+}
+
+// race runs the contenders and prints how they compare.
+func (c *course) race(ctx context.Context, out io.Writer, name string, rounds int) error {
+	took := make([][]time.Duration, len(c.contenders))
+	for round := range rounds + 1 {
+		for i := range c.contenders {
+			at := (i + round) % len(c.contenders) // nobody is always first
+			if err := c.reset(ctx); err != nil {
+				return err
+			}
+			start := time.Now()
+			if err := c.contenders[at].run(ctx); err != nil {
+				return fmt.Errorf("%s: %w", c.contenders[at].name, err)
+			}
+			if round > 0 { // the first is to get warm
+				took[at] = append(took[at], time.Since(start))
+			}
+		}
+	}
+	fmt.Fprintf(out, "%s: %d rounds\n", name, rounds)
+	for i, other := range c.contenders {
+		ratios := make([]float64, rounds)
+		for round := range rounds {
+			ratios[round] = float64(took[i][round]) / float64(took[0][round])
+		}
+		slices.Sort(ratios)
+		slices.Sort(took[i])
+		fmt.Fprintf(out, "  %-28s median %8s   ratio min %.2f median %.2f max %.2f\n", other.name,
+			took[i][rounds/2].Round(time.Millisecond), ratios[0], ratios[rounds/2], ratios[rounds-1])
+	}
+	return nil
 }
 
 // reading is a row of the usual kind: a number, a text, a float, a key.
 type reading struct {
-	ID     int64 `schema:"primary key"`
+	ID     int64 `schema:"primary key" bun:",pk,autoincrement"`
 	Sensor string
 	Value  float64
 	Note   *string
