@@ -1,12 +1,14 @@
 package thole
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"database/sql/driver"
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -119,6 +121,34 @@ func (c *conn) Close() (err error) {
 		})
 	}
 	return err
+}
+
+// exec runs a statement that returns no rows, to which database/sql would add
+// nothing.
+func (db *DB) exec(r running) (sql.Result, error) {
+	c := &conn{db: db}
+	args, err := c.values(r.args)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = c.Close() }() // what it says, the statement has said
+	return c.ExecContext(r.ctx, r.text, args)
+}
+
+// values converts arguments, as database/sql does.
+func (c *conn) values(args []any) ([]driver.NamedValue, error) {
+	values := make([]driver.NamedValue, len(args))
+	for i, arg := range args {
+		values[i] = driver.NamedValue{Ordinal: i + 1, Value: arg}
+		if named, ok := arg.(sql.NamedArg); ok {
+			values[i].Name, values[i].Value = named.Name, named.Value
+		}
+		if err := c.CheckNamedValue(&values[i]); err != nil {
+			name := cmp.Or(values[i].Name, "$"+strconv.Itoa(i+1))
+			return nil, fmt.Errorf("sql: converting argument %s type: %w", name, err)
+		}
+	}
+	return values, nil
 }
 
 // IsValid keeps database/sql from giving the connection to another statement.

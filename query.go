@@ -138,7 +138,7 @@ func (q *queries) named(ctx context.Context, query string, arg any) running {
 func (q *queries) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
 	r := q.positional(ctx, query, args)
 	defer r.done()
-	return r.views.ExecContext(r.ctx, r.text, r.args...)
+	return q.on.exec(r)
 }
 
 // QueryContext runs a statement that returns rows. They keep a session busy,
@@ -239,7 +239,7 @@ func (q *queries) DriverName() string { return q.on.engine.DriverName() }
 func (q *queries) NamedExecContext(ctx context.Context, query string, arg any) (sql.Result, error) {
 	r := q.named(ctx, query, arg)
 	defer r.done()
-	return r.views.ExecContext(r.ctx, r.text, r.args...)
+	return q.on.exec(r)
 }
 
 // NamedQueryContext is QueryxContext with values for names, as

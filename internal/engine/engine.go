@@ -39,8 +39,7 @@ type Engine interface {
 	// String says which database it is, without a password.
 	String() string
 
-	// CheckNamedValue converts an argument to what the driver takes, or answers
-	// driver.ErrSkip for the conversion that is database/sql's own.
+	// CheckNamedValue converts an argument to what the driver takes.
 	CheckNamedValue(value *driver.NamedValue) error
 
 	// Array is a slice as one argument: what CheckNamedValue and the driver take.

@@ -47,17 +47,22 @@ func (a *autoConn) ExecContext(
 }
 
 // execAlone runs a statement that doesn't run in a transaction.
-func (a *autoConn) execAlone(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
+func (a *autoConn) execAlone(
+	ctx context.Context, query string, args []driver.NamedValue,
+) (result driver.Result, err error) {
 	s, err := a.engine.acquire(ctx, claim{patience: lockTimeout, info: here()})
 	if err != nil {
 		return nil, err
 	}
 	defer a.engine.release(s)
-	prepared, err := s.conn.prepare(ctx, query, refused)
-	if err != nil {
-		return nil, err
-	}
-	return prepared.execOnce(ctx, args)
+	err = untilFree(ctx, time.Now(), a.engine.cfg.BusyTimeout, func() error {
+		prepared, err := s.conn.prepare(ctx, query, refused)
+		if err == nil {
+			result, err = prepared.execOnce(ctx, args)
+		}
+		return err
+	})
+	return result, err
 }
 
 // QueryContext implements [engine.Conn]. What a reader refuses to do it has not begun to do, and the writer does it.
@@ -123,11 +128,14 @@ func (a *autoConn) queryAlone(
 	if err := a.engine.clean(ctx, s.conn); err != nil {
 		return nil, err
 	}
-	prepared, err := s.conn.prepare(ctx, query, refused)
+	err = untilFree(ctx, time.Now(), a.engine.cfg.BusyTimeout, func() error {
+		prepared, err := s.conn.prepare(ctx, query, refused)
+		if err == nil {
+			r, err = prepared.queryOnce(ctx, args)
+		}
+		return err
+	})
 	if err != nil {
-		return nil, err
-	}
-	if r, err = prepared.queryOnce(ctx, args); err != nil {
 		return nil, err
 	}
 	r.release = func() { a.engine.release(s) }

@@ -79,12 +79,12 @@ func (c *conn) settle(ctx context.Context, text string) error {
 	return c.control(context.WithoutCancel(ctx), text)
 }
 
-// begin starts a transaction. When it fails, none is open.
+// begin starts a transaction. When it fails, none is open any more.
 func (c *conn) begin(ctx context.Context, text string) error {
-	err := c.control(ctx, text)
+	err := c.settle(ctx, text)
 	c.undone, c.committed, c.shared, c.sealed = false, false, false, false
-	if err != nil {
-		_, _ = c.rollback(ctx) // ctx may have ended when the transaction had just begun
+	if isWithout(err) {
+		_, _ = c.rollback(ctx) // what somebody has left open
 	}
 	return err
 }
@@ -251,10 +251,9 @@ func (c *conn) ask(ctx context.Context, text string) (string, error) {
 }
 
 // untilFree calls try until it fails with something else than SQLITE_BUSY, ctx is done, or the patience, if there is
-// any, is at its end. It is for what SQLite doesn't wait for long enough.
-func untilFree(ctx context.Context, patience time.Duration, try func() error) error {
-	const longest = 100 * time.Millisecond
-	since := time.Now()
+// any, is at its end. It is for locks for which SQLite doesn't wait by itself.
+func untilFree(ctx context.Context, since time.Time, patience time.Duration, try func() error) error {
+	const longest = 4 * time.Millisecond // one asks at a time, and those who wait behind him wait too
 	for pause := time.Millisecond; ; pause = min(2*pause, longest) {
 		err := try()
 		if !hasCode(err, sqlite3.SQLITE_BUSY) || patience > 0 && time.Since(since) > patience {

@@ -164,12 +164,17 @@ func (e *Engine) setUp(ctx context.Context, c *conn, queryOnly bool) error {
 			return err
 		}
 	}
-	_, err := c.ask(ctx, "SELECT count(*) FROM sqlite_schema")
-	return err
+	if _, err := c.ask(ctx, "SELECT count(*) FROM sqlite_schema"); err != nil {
+		return err
+	}
+	if queryOnly {
+		return nil
+	}
+	return c.set(ctx, setting{"busy_timeout", "0", "0"}) // see beginImmediate
 }
 
 // enterWAL switches to a write-ahead log, which is a property of the file. The first to do so needs it for himself, and
 // SQLite doesn't always wait for that.
 func (c *conn) enterWAL(ctx context.Context) error {
-	return untilFree(ctx, walPatience, func() error { return c.set(ctx, setting{"journal_mode", "WAL", "wal"}) })
+	return untilFree(ctx, time.Now(), walPatience, func() error { return c.set(ctx, setting{"journal_mode", "WAL", "wal"}) })
 }

@@ -164,11 +164,11 @@ func TestPragmas(t *testing.T) {
 		s    engine.Session
 		want string
 	}{
-		{"writer", writer, "wal 1 1 1234 2 0"},
+		{"writer", writer, "wal 1 1 0 2 0"},
 		{"reader", reader, "wal 1 1 1234 2 1"},
 		{"other reader", other, "wal 1 1 1234 2 1"},
-		{"memory", memory, "memory 2 1 10000 2 0"},
-		{"memory, read-only", reading, "memory 2 1 10000 2 1"},
+		{"memory", memory, "memory 2 1 0 2 0"},
+		{"memory, read-only", reading, "memory 2 1 0 2 1"},
 	}
 	for _, test := range tests {
 		var got []string

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"time"
 
+	sqlite3 "modernc.org/sqlite/lib"
+
 	"github.com/tholedb/thole/internal/engine"
 )
 
@@ -104,21 +106,16 @@ func (e *Engine) warnLeftOpen(ctx context.Context) {
 	e.env.Log.WarnContext(ctx, "thole: a transaction was left open on a connection, and is rolled back", "database", e.name)
 }
 
-// beginImmediate takes the lock for writing, for which other processes may have to be waited for.
-func (c *conn) beginImmediate(ctx context.Context, patience time.Duration, since time.Time) error {
-	if patience == 0 {
-		return untilFree(ctx, 0, func() error { return c.begin(ctx, "BEGIN IMMEDIATE") })
-	}
-	const atLeast = 10 * time.Millisecond // what the line has left may be too short to ask for a lock that is free
-	waiting, cancel := context.WithTimeout(ctx, max(patience-time.Since(since), atLeast))
-	defer cancel()
-	err := c.begin(waiting, "BEGIN IMMEDIATE")
-	if isContext(err) && ctx.Err() == nil {
-		return &engine.Error{
-			Kind:    engine.ErrLocked,
-			Message: fmt.Sprintf("another process holds the lock, gave up after %s", patience),
-			Retry:   engine.RetryUnasked,
-		}
+// beginImmediate takes the lock for writing, for which other processes may have to be waited for. It is asked for anew
+// again and again, as SQLite's own handler does: that would need a goroutine to end with ctx, also where nobody else
+// has the lock.
+func (s *session) beginImmediate(ctx context.Context, since time.Time) error {
+	patience := min(s.want.patience, s.engine.cfg.BusyTimeout)
+	err := untilFree(ctx, since, patience, func() error { return s.conn.begin(ctx, "BEGIN IMMEDIATE") })
+	if hasCode(err, sqlite3.SQLITE_BUSY) {
+		locked := explain(ctx, err)
+		locked.Message = fmt.Sprintf("another process holds the lock, gave up after %s", patience)
+		return locked
 	}
 	return err
 }

@@ -63,9 +63,12 @@ func (w *writer) empty(ctx context.Context) bool {
 	if !w.slot.conn.checkpoint(ctx, "PASSIVE") { // waits for nobody
 		return false
 	}
-	ctx, cancel := context.WithTimeout(ctx, walPause)
-	defer cancel()
-	return w.slot.conn.checkpoint(ctx, "TRUNCATE")
+	for since := time.Now(); !w.slot.conn.checkpoint(ctx, "TRUNCATE"); time.Sleep(time.Millisecond) {
+		if time.Since(since) > walPause {
+			return false
+		}
+	}
+	return true
 }
 
 // checkpoint reports whether all of the log is in the database, https://sqlite.org/pragma.html#pragma_wal_checkpoint.

@@ -27,6 +27,7 @@ type writer struct {
 	company bool          // the last transaction was shared: who was in it may be about to come back
 	schema  schema
 	wal     wal
+	others  others
 }
 
 // group is the sessions that share a transaction.
@@ -50,10 +51,10 @@ func (w *writer) enter(ctx context.Context, s *session, since time.Time) error {
 		s.follows, s.conn.shared = true, true
 		return s.conn.settle(ctx, "SAVEPOINT "+savepoint)
 	}
-	err := s.conn.beginImmediate(ctx, s.want.patience, since)
+	err := s.beginImmediate(ctx, since)
 	if isWithout(err) { // the first has rolled back what somebody left open
 		s.engine.warnLeftOpen(ctx)
-		err = s.conn.beginImmediate(ctx, s.want.patience, since)
+		err = s.beginImmediate(ctx, since)
 	}
 	w.began = time.Now()
 	return err
@@ -159,7 +160,9 @@ func (w *writer) end(ctx context.Context, s *session) *engine.Error {
 	defer s.engine.release(s.slot)
 	failed := w.commit(ctx)
 	if failed == nil {
-		w.tend(ctx, s.engine, time.Now())
+		now := time.Now()
+		w.tend(ctx, s.engine, now)
+		w.makeRoom(ctx, now)
 	}
 	return failed
 }
