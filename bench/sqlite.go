@@ -195,7 +195,7 @@ func create(ctx context.Context, path string) (*sql.DB, error) {
 func terms(ctx context.Context, s store, synchronous synchronous) error {
 	level := map[string]string{"normal": "1", "full": "2"}[string(synchronous)]
 	for pragma, want := range map[string]string{
-		"journal_mode": "wal", "synchronous": level, "foreign_keys": "1", "busy_timeout": "10000",
+		"journal_mode": "wal", "synchronous": level, "foreign_keys": "1",
 	} {
 		got, err := s.ask(ctx, pragma)
 		if err != nil {

@@ -58,6 +58,8 @@ func TestLentStatementIsNotTaken(t *testing.T) {
 		}
 	}
 	same(t, "prepared", w.prepared[text], 3)
+	kept := &e.writer.slot.conn.statements
+	same(t, "kept", kept.recent.Len(), len(kept.byText))
 	same(t, "rows", len(rowsOf(t, s, "SELECT a FROM t")), 4)
 }
 
@@ -76,10 +78,25 @@ func TestFewStatementsAreKept(t *testing.T) {
 	same(t, "kept", kept.recent.Len(), keptStatements)
 	same(t, "by their text", len(kept.byText), keptStatements)
 	same(t, "what is run often", w.prepared["DELETE FROM t"], 1)
+	prepared, err := s.PrepareContext(t.Context(), "SELECT 'lent'")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range keptStatements + 10 {
+		exec(t, s, text(i))
+		exec(t, s, "DELETE FROM t")
+	}
+	if _, err := prepared.(driver.StmtExecContext).ExecContext(t.Context(), nil); err != nil {
+		t.Errorf("a statement that is lent: %v", err)
+	}
+	if err := prepared.Close(); err != nil {
+		t.Error(err)
+	}
+	clear(w.prepared)
 	exec(t, s, text(keptStatements+9))
-	same(t, "the last", w.prepared[text(keptStatements+9)], 1)
+	same(t, "the last", w.prepared[text(keptStatements+9)], 0)
 	exec(t, s, text(0))
-	same(t, "the first", w.prepared[text(0)], 2)
+	same(t, "the first", w.prepared[text(0)], 1)
 }
 
 // What takes effect as it is prepared, or runs once, or is long, is not kept.

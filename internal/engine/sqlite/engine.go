@@ -123,6 +123,7 @@ func (e *Engine) makeReady(ctx context.Context, s *slot, want claim) (err error)
 	if err := s.conn.setQueryOnly(ctx, want.readOnly); err != nil {
 		return explain(ctx, err)
 	}
+	s.conn.timeout = want.timeout
 	return nil
 }
 
@@ -170,7 +171,6 @@ func (e *Engine) holds() string {
 func (e *Engine) release(s *slot) {
 	s.holder.Store(nil)
 	if s.conn != nil {
-		s.conn.timeout = 0
 		e.replaceBroken(s)
 	}
 	s.home.put(s)

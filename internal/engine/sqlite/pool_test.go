@@ -191,3 +191,17 @@ func TestPoolUnderPressure(t *testing.T) {
 		t.Errorf("afterwards: got %d out, %d idle, %d waiting, want 0, %d, 0", p.out, len(p.idle), p.waiting.Len(), items)
 	}
 }
+
+// An item that comes to somebody who has just left goes where it is told.
+func TestPoolGivesBack(t *testing.T) {
+	t.Parallel()
+	p := newPool([]int{1}, func(int) {})
+	var back []int
+	p.back = func(item int) { back = append(back, item); p.put(item) }
+	turn := make(chan int, 1)
+	place := p.waiting.PushBack(turn)
+	p.put(1) // is handed over
+	p.leave(place, turn)
+	same(t, "given back", len(back), 1)
+	same(t, "idle", len(p.idle), 2)
+}

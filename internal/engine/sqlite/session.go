@@ -88,7 +88,7 @@ func (s *session) start(ctx context.Context) error {
 		s.engine.handBack(slot)
 		return during(ctx, "begin session", err)
 	}
-	s.slot, s.conn.timeout = slot, s.want.timeout
+	s.slot = slot
 	return nil
 }
 

@@ -406,6 +406,8 @@ func TestStatementTimeout(t *testing.T) {
 			t.Error(err)
 		}
 		commit(t, s)
+		next := begin(t, e, engine.Options{})
+		defer rollback(t, next)
 		same(t, "statement timeout of the next session", e.writer.slot.conn.timeout, time.Duration(0))
 	})
 }

@@ -35,6 +35,10 @@ func TestLogGrowsUnderAReader(t *testing.T) {
 	}
 	reader := begin(t, e, engine.Options{ReadOnly: true, Info: &engine.Info{Label: "report", Caller: engine.Here(), Began: time.Now()}})
 	same(t, "rows", value(t, reader, "SELECT count(*) FROM t"), int64(1))
+	for _, began := range []time.Time{time.Now(), time.Now().Add(time.Hour)} {
+		other := begin(t, e, engine.Options{ReadOnly: true, Info: &engine.Info{Label: "younger", Began: began}})
+		defer rollback(t, other)
+	}
 	for range 3 {
 		grow()
 	}

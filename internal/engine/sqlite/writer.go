@@ -178,12 +178,9 @@ func (w *writer) lose(ctx context.Context, s *session, why *engine.Error) error 
 // commit commits the transaction that is open, for all who share it.
 func (w *writer) commit(ctx context.Context) *engine.Error {
 	const weight = 8
-	failed := w.slot.conn.gone(nil)
-	if failed == nil {
-		before := time.Now()
-		failed = w.slot.conn.commit(ctx)
-		w.cost += (time.Since(before) - w.cost) / weight
-	}
+	before := time.Now()
+	failed := w.slot.conn.commit(ctx)
+	w.cost += (time.Since(before) - w.cost) / weight
 	w.settle(failed)
 	return failed
 }
@@ -225,7 +222,6 @@ func (w *writer) handOn(ctx context.Context, e *Engine) *group {
 	}
 	g := w.group
 	w.slot.holder.Store(nil)
-	w.slot.conn.timeout = 0
 	if !w.line.pass(w.slot) { // who waited has left
 		return nil
 	}

@@ -474,8 +474,64 @@ func TestWhoDoesNotJoin(t *testing.T) {
 				t.Errorf("transactions (-want +got):\n%s", diff)
 			}
 			wantRows(t, e, 1, 2)
+			w.take()
+			committedAll(t, members{adds(3), adds(4)}.run(t, e), 0, 1)
+			if n, alone := w.count("COMMIT"), strings.Contains(name, "trigger"); (n == 2) != alone {
+				t.Errorf("later transactions: got %d", n)
+			}
 		})
 	}
+}
+
+// What a session is told whose transaction others have lost says nothing of what became of it.
+func TestSharedError(t *testing.T) {
+	t.Parallel()
+	err := shared(&engine.Error{Kind: engine.ErrCommitUnknown, Code: "SQLITE_IOERR", Message: "disk I/O error", Retry: engine.RetryForbidden})
+	is(t, err, engine.ErrTxAborted)
+	if errors.Is(err, engine.ErrCommitUnknown) {
+		t.Errorf("got %v, want nothing that is unknown", err)
+	}
+	same(t, "code", err.Code, "SQLITE_IOERR")
+	same(t, "retry", err.Retry, engine.RetryAsked)
+}
+
+// A session that could not begin can't go on.
+func TestASessionThatCouldNotBegin(t *testing.T) {
+	t.Parallel()
+	both(t, func(t *testing.T, e *Engine) {
+		holder := begin(t, e, engine.Options{})
+		s, err := e.Begin(t.Context(), engine.Options{LockTimeout: time.Millisecond})
+		if err != nil {
+			t.Fatal(err)
+		}
+		first := fails(t, s, "SELECT 1")
+		is(t, first, engine.ErrLocked)
+		same(t, "aborts", first.Aborts, engine.AbortsSession)
+		rollback(t, holder)
+		for what, err := range map[string]error{
+			"statement": fails(t, s, "SELECT 1"),
+			"savepoint": s.Savepoint(t.Context(), false),
+			"commit":    second(s.Commit(t.Context(), true)),
+		} {
+			if !errors.Is(err, error(first)) {
+				t.Errorf("%s: got %v, want the first failure", what, err)
+			}
+		}
+		rollback(t, s)
+		run(t, e, "CREATE TABLE t (a)") // the writer is free
+	})
+}
+
+// The timeout of statements ends with its session, also when the writer is handed on.
+func TestStatementTimeoutIsNotHandedOn(t *testing.T) {
+	t.Parallel()
+	e, _ := shop(t)
+	all := members{adds(1), func(ctx context.Context, s engine.Session) error {
+		err := adds(2)(ctx, s)
+		same(t, "timeout", e.writer.slot.conn.timeout, time.Duration(0))
+		return err
+	}}.run(t, e, engine.Options{StatementTimeout: time.Minute})
+	committedAll(t, all, 0, 1)
 }
 
 // The pragma of one session says nothing about the next.
