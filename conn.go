@@ -199,11 +199,27 @@ func (c *conn) exec(ctx context.Context, query string, args []driver.NamedValue,
 	if err := st.count(args); err != nil {
 		return nil, err
 	}
+	returned := false
+	defer func() {
+		if !returned {
+			st.panicked()
+		}
+	}()
 	result, err := run(st)
+	returned = true
 	if err != nil {
 		return nil, st.failed(err)
 	}
 	return result, nil
+}
+
+// panicked takes note of a panic in a function of the caller's that the engine
+// has called: what the statement has done so far must not be committed, though
+// fn may recover.
+func (st *statement) panicked() {
+	if st.tx != nil {
+		st.tx.abort(engine.AbortsLevel, failure(ErrTxAborted, "session can't go on: %q panicked", shorten(st.query)))
+	}
 }
 
 func (c *conn) query(ctx context.Context, query string, args []driver.NamedValue, run func(*statement) (driver.Rows, error)) (driver.Rows, error) {
@@ -222,6 +238,9 @@ func (c *conn) query(ctx context.Context, query string, args []driver.NamedValue
 	st.cancellable()
 	returned := false
 	defer func() {
+		if !returned {
+			st.panicked()
+		}
 		if !returned && c.tx == nil {
 			_ = c.Close() // database/sql forgets it in a panic
 		}

@@ -101,11 +101,14 @@ type Config struct {
 // that is full or fails, or INSERT OR ROLLBACK behind other statements of its
 // session. Then the others end with [ErrTxAborted], rolled back. A write in a
 // shared transaction is not interrupted when its ctx ends: the session fails when
-// it is through. A session with a Timeout or a StatementTimeout joins no
-// transaction of others.
+// it is through. A session with a Timeout or a StatementTimeout
+// shares no transaction.
 //
 // The write-ahead log is kept below 64 MB. Where somebody who reads for long
 // prevents that, a warning says who.
+//
+// SQLite looks at the end of ctx within the statement up to its first row, and
+// then between two rows.
 type SQLiteConfig struct {
 	// Path is the file. Default: in memory, one database for all sessions.
 	Path string

@@ -3,12 +3,15 @@ package thole_test
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"log/slog"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"modernc.org/sqlite"
 
 	"github.com/tholedb/thole"
 	"github.com/tholedb/thole/internal/testdb"
@@ -186,3 +189,94 @@ func TestOnCommitWhileItCommits(t *testing.T) {
 }
 
 var _ sql.Scanner = waiting{}
+
+// TestNestedFirst opens a session inside one that has sent nothing yet, and waits
+// for SQLite's writer no longer than its ctx and LockTimeout let it.
+func TestNestedFirst(t *testing.T) {
+	t.Parallel()
+	db, err := thole.Open(t.Context(), testdb.SQLite(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	run(t, db, "create table first (id integer primary key)")
+	nested := func(ctx context.Context, opts thole.SessionOptions) error {
+		return db.WithSessionOptions(ctx, opts, func(tx *thole.Tx) error {
+			return tx.WithSession(tx.Context(), func(tx *thole.Tx) error {
+				_, err := tx.ExecContext(tx.Context(), "insert into first default values")
+				return err
+			})
+		})
+	}
+	err = db.WithSession(t.Context(), func(tx *thole.Tx) error {
+		if err := begin(tx); err != nil {
+			return err
+		}
+		ended := make(chan error, 2)
+		go func() {
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+			defer cancel()
+			ended <- nested(ctx, thole.SessionOptions{LockTimeout: time.Minute})
+			ended <- nested(t.Context(), thole.SessionOptions{LockTimeout: 20 * time.Millisecond})
+		}()
+		for _, want := range []error{context.DeadlineExceeded, thole.ErrLocked} {
+			if err := <-ended; !errors.Is(err, want) {
+				t.Errorf("got error %v, want %v", err, want)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	for range 2 {
+		if err := nested(t.Context(), thole.SessionOptions{}); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestRecoveredPanic has fn go on after a function of the program's has panicked
+// in the middle of a statement.
+func TestRecoveredPanic(t *testing.T) {
+	t.Parallel()
+	cfg, err := thole.ParseURL("sqlite://")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.SQLite.Driver = func(d *sqlite.Driver) error {
+		return d.RegisterScalarFunction("boom", 1, func(_ *sqlite.FunctionContext, args []driver.Value) (driver.Value, error) {
+			if args[0] == int64(3) {
+				panic("boom")
+			}
+			return args[0], nil
+		})
+	}
+	db, err := thole.OpenConfig(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	run(t, db, "create table t (a)")
+	for name, query := range map[string]func(tx *thole.Tx) error{
+		"Exec": func(tx *thole.Tx) error {
+			_, err := tx.ExecContext(t.Context(), "insert into t select boom(value) from json_each('[1,2,3]')")
+			return err
+		},
+		"Query": func(tx *thole.Tx) error {
+			_, err := thole.All[int](t.Context(), tx, "insert into t select boom(value) from json_each('[1,2,3]') returning a")
+			return err
+		},
+	} {
+		err := db.WithSession(t.Context(), func(tx *thole.Tx) error {
+			defer func() { _ = recover() }()
+			return query(tx)
+		})
+		if !errors.Is(err, thole.ErrTxAborted) || thole.OutcomeOf(err) != thole.RolledBack {
+			t.Errorf("%s: got error %v (%s), want %v", name, err, thole.OutcomeOf(err), thole.ErrTxAborted)
+		}
+	}
+	if n, err := thole.One[int](t.Context(), db, "select count(*) from t"); n != 0 || err != nil {
+		t.Errorf("got %d rows, %v, want none", n, err)
+	}
+}

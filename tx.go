@@ -560,6 +560,9 @@ func (tx *Tx) rollback(cause error) error {
 	if err != nil {
 		tx.db.logSession(tx.ctx, slog.LevelWarn, "thole: a session did not roll back as it should", tx.session.info, err)
 		told = err
+		if own, ok := err.(*engine.Error); ok { //nolint:errorlint // what wraps it is fn's own as well
+			told = tx.db.explained(own, "")
+		}
 	}
 	if Outcome(outcome) != RolledBack {
 		return tx.unknown(told)

@@ -258,7 +258,7 @@ func everyConnectionIsSetUp(t *testing.T, w *world) {
 		settings = map[string]string{"show transaction_read_only": "on"}
 	case w.inMemory():
 		connections = 1
-		settings["pragma query_only"] = "1"
+		settings["pragma query_only"], settings["pragma busy_timeout"] = "1", "0"
 	default:
 		settings["pragma query_only"], settings["pragma journal_mode"] = "1", "wal"
 	}
@@ -280,7 +280,7 @@ func everyConnectionIsSetUp(t *testing.T, w *world) {
 	if w.Engine() == thole.Postgres {
 		return
 	}
-	settings["pragma query_only"] = "0"
+	settings["pragma query_only"], settings["pragma busy_timeout"] = "0", "0" // it asks for the lock by itself
 	if err := w.WithSession(t.Context(), func(tx *thole.Tx) error { return wantValues(t, tx, settings) }); err != nil {
 		t.Error(err)
 	}

@@ -37,7 +37,7 @@ func (a *autoConn) ExecContext(
 		}
 	}()
 	if result, err = s.ExecContext(ctx, query, args); err != nil {
-		return nil, err
+		return nil, s.Failed(ctx, err)
 	}
 	ran = true
 	if err := s.commit(ctx); err != nil {
@@ -56,7 +56,7 @@ func (a *autoConn) execAlone(
 	}
 	defer a.engine.release(s)
 	err = untilFree(ctx, time.Now(), a.engine.cfg.BusyTimeout, func() error {
-		prepared, err := s.conn.prepare(ctx, query, refused)
+		prepared, err := s.conn.prepare(ctx, query, refusedAlone)
 		if err == nil {
 			result, err = prepared.execOnce(ctx, args)
 		}
@@ -101,7 +101,7 @@ func (a *autoConn) queryWriter(ctx context.Context, query string, args []driver.
 		return nil, err
 	}
 	if r, err = prepared.queryOnce(ctx, args); err != nil {
-		return nil, err
+		return nil, s.Failed(ctx, err)
 	}
 	r.finish = func(ok bool) error {
 		if ok {
@@ -129,7 +129,7 @@ func (a *autoConn) queryAlone(
 		return nil, err
 	}
 	err = untilFree(ctx, time.Now(), a.engine.cfg.BusyTimeout, func() error {
-		prepared, err := s.conn.prepare(ctx, query, refused)
+		prepared, err := s.conn.prepare(ctx, query, refusedAlone)
 		if err == nil {
 			r, err = prepared.queryOnce(ctx, args)
 		}
@@ -167,7 +167,7 @@ func (a *autoConn) PrepareContext(ctx context.Context, query string) (driver.Stm
 		return nil, err
 	}
 	defer a.engine.release(s)
-	prepared, err := s.conn.prepare(ctx, query, refused)
+	prepared, err := s.conn.prepare(ctx, query, refusedAlone)
 	if err != nil {
 		return nil, err
 	}

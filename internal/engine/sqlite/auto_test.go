@@ -257,6 +257,7 @@ func TestSettingsCantBeChanged(t *testing.T) {
 		c := auto(t, e)
 		contains(t, fails(t, c, "PRAGMA foreign_keys = OFF"), "set PRAGMA foreign_keys: thole keeps it as it is on every connection")
 		contains(t, fails(t, c, "PRAGMA journal_mode = DELETE"), "PRAGMA journal_mode")
+		contains(t, fails(t, c, "PRAGMA defer_foreign_keys = ON"), "run it in a session")
 		same(t, "foreign_keys", value(t, c, "PRAGMA foreign_keys"), driver.Value(int64(1)))
 	})
 }

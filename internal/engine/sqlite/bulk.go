@@ -25,15 +25,22 @@ func (s *session) InsertRows(ctx context.Context, rows engine.Rows) error {
 		if err != nil {
 			return err
 		}
-		for ; err == nil && rows.Len-from >= size; from += size {
-			err = insertSome(ctx, prepared, rows, from, size)
-		}
-		_ = prepared.Close() // what it says, the statement has said
-		if err != nil {
+		if from, err = insertBy(ctx, prepared, rows, from, size); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// insertBy inserts rows as long as the statement has enough of them, and returns which is the next.
+func insertBy(ctx context.Context, prepared *stmt, rows engine.Rows, from, size int) (int, error) {
+	defer func() { _ = prepared.Close() }() // what it says, the statement has said
+	for ; rows.Len-from >= size; from += size {
+		if err := insertSome(ctx, prepared, rows, from, size); err != nil {
+			return from, err
+		}
+	}
+	return from, nil
 }
 
 // insertText is the statement for so many rows.

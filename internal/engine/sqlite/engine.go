@@ -82,7 +82,7 @@ func (e *Engine) drop(s *slot) {
 // claim is what somebody wants a connection for.
 type claim struct {
 	readOnly bool
-	joins    bool          // the transaction of sessions before it, if that is open
+	shares   bool          // the transaction of others
 	patience time.Duration // zero is until the context is done
 	timeout  time.Duration // of each statement
 	info     *engine.Info
@@ -108,9 +108,12 @@ func (e *Engine) acquire(ctx context.Context, want claim) (*slot, error) {
 
 // makeReady makes the connection of a slot what somebody wants.
 func (e *Engine) makeReady(ctx context.Context, s *slot, want claim) (err error) {
-	if s == e.writer.slot && e.writer.group != nil && !want.joins {
-		_ = e.writer.commit(ctx) // those who share the transaction are told
-		e.replaceBroken(s)
+	if w := &e.writer; s == w.slot && !want.shares {
+		if w.group != nil {
+			_ = w.commit(ctx) // those who share the transaction are told
+			e.replaceBroken(s)
+		}
+		w.schema = schema{} // it may ATTACH another one
 	}
 	if s.conn == nil {
 		if s.conn, err = e.connect(ctx, want.readOnly); err != nil {
@@ -136,7 +139,9 @@ func (e *Engine) explainWait(ctx context.Context, from *pool[*slot], want claim,
 	if from == e.writer.line {
 		doing = "wait for the writer, " + e.holds()
 	}
-	failed := &engine.Error{Kind: engine.ErrLocked, Message: fmt.Sprintf("%s: gave up after %s", doing, want.patience)}
+	failed := &engine.Error{
+		Kind: engine.ErrLocked, Message: fmt.Sprintf("%s: gave up after %s", doing, want.patience), Retry: engine.RetryAsked,
+	}
 	if !errors.Is(err, errWaited) {
 		failed = during(ctx, doing, err)
 	}
@@ -147,7 +152,7 @@ func (e *Engine) explainWait(ctx context.Context, from *pool[*slot], want claim,
 		failed.Message += "; it can't let go, for this call is inside it: use its Tx, or the ctx of Tx.Context"
 		failed.Err = errors.Join(failed.Err, engine.ErrNested)
 		if errors.Is(failed.Kind, engine.ErrLocked) {
-			failed.Kind = engine.ErrNested
+			failed.Kind, failed.Retry = engine.ErrNested, engine.RetryNever
 		}
 	}
 	return failed

@@ -311,7 +311,7 @@ func TestWaitNamesTheHolder(t *testing.T) {
 		_, err := started(t.Context(), e, engine.Options{LockTimeout: time.Millisecond})
 		is(t, err, engine.ErrLocked)
 		contains(t, err, `wait for the writer, session "forge" opened at`, "holds it: gave up after 1ms")
-		same(t, "retry", explained(t, err).Retry, engine.RetryNever)
+		same(t, "retry", explained(t, err).Retry, engine.RetryAsked)
 
 		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 		defer cancel()

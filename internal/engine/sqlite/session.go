@@ -22,6 +22,7 @@ type session struct {
 	slot    *slot  // nil before it has begun
 	conn    *conn  // of slot
 	follows bool   // it runs in a savepoint of a transaction that it shares with those before it
+	planned []bool // savepoints of its own before it has begun, and whether each is read-only
 	levels  []bool // of each savepoint of its own, whether the level around it was read-only
 	failed  *engine.Error
 }
@@ -39,14 +40,14 @@ func (e *Engine) Begin(ctx context.Context, opts engine.Options) (engine.Session
 	return e.session(opts), nil
 }
 
-// session returns one that has not begun. One with a timeout shares no transaction of others: its writes can be
-// interrupted.
+// session returns one that has not begun. One with a timeout shares no transaction: its writes can be interrupted, and
+// it waits for nobody behind it.
 func (e *Engine) session(opts engine.Options) *session {
 	return &session{engine: e, want: claim{
 		readOnly: opts.ReadOnly,
 		patience: cmp.Or(opts.LockTimeout, lockTimeout),
 		timeout:  opts.StatementTimeout,
-		joins:    !opts.ReadOnly && opts.Timeout == 0 && opts.StatementTimeout == 0,
+		shares:   !opts.ReadOnly && opts.Timeout == 0 && opts.StatementTimeout == 0,
 		info:     opts.Info,
 	}}
 }
@@ -60,8 +61,15 @@ func (s *session) begin(ctx context.Context, text string) error {
 	case s.failed != nil:
 		return s.failed
 	}
-	s.want.joins = s.want.joins && !seals(text)
-	if err := s.start(ctx); err != nil {
+	s.want.shares = s.want.shares && !seals(text)
+	err := s.start(ctx)
+	for _, readOnly := range s.planned {
+		if err == nil {
+			err = s.savepoint(context.WithoutCancel(ctx), readOnly)
+		}
+	}
+	s.planned = nil
+	if err != nil {
 		failed := *explain(ctx, err)
 		failed.Aborts = engine.AbortsSession
 		s.failed = &failed
@@ -230,9 +238,21 @@ func (c *conn) gone(cause *engine.Error) *engine.Error {
 	return e
 }
 
-// Savepoint implements [engine.Session].
+// Savepoint implements [engine.Session]. Before the session has begun it does nothing: who waits for the writer does so
+// with the context of a statement.
 func (s *session) Savepoint(ctx context.Context, readOnly bool) error {
-	if err := s.begin(ctx, ""); err != nil {
+	switch {
+	case s.slot != nil:
+		return s.savepoint(ctx, readOnly)
+	case s.failed != nil:
+		return s.failed
+	}
+	s.planned = append(s.planned, readOnly)
+	return nil
+}
+
+func (s *session) savepoint(ctx context.Context, readOnly bool) error {
+	if err := s.gone(); err != nil {
 		return err
 	}
 	if err := s.control(ctx, "SAVEPOINT ", len(s.levels)+1); err != nil {
@@ -256,6 +276,13 @@ func (s *session) RollbackTo(ctx context.Context) error {
 }
 
 func (s *session) endLevel(ctx context.Context, verbs ...string) error {
+	switch {
+	case s.slot == nil && s.failed != nil:
+		return s.failed
+	case s.slot == nil:
+		s.planned = s.planned[:len(s.planned)-1]
+		return nil
+	}
 	if err := s.gone(); err != nil {
 		return err
 	}

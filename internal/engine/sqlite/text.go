@@ -27,6 +27,14 @@ func refusedInSession(query string) error {
 	return refused(query)
 }
 
+// refusedAlone returns the error of a text that can't run outside a session.
+func refusedAlone(query string) error {
+	if name, sets := pragma(query); sets && name == "defer_foreign_keys" {
+		return &engine.Error{Message: "set PRAGMA " + name + ": it is for one transaction, run it in a session"}
+	}
+	return refused(query)
+}
+
 // refused returns the error of a text that no connection runs: one that begins or ends a transaction, changes a
 // guarded pragma, or isn't read to its end.
 func refused(query string) error {

@@ -21,8 +21,10 @@ const (
 	walInterval = time.Second
 	walWarning  = time.Minute // between two warnings
 
-	// walPause is how long the writer waits for readers so that the log can begin anew.
-	walPause = 100 * time.Millisecond
+	// walPause is how long the writer waits for those who read so that the log can begin anew, unless one of them
+	// has been reading for as long as walLong.
+	walPause = 250 * time.Millisecond
+	walLong  = time.Second
 )
 
 // wal is what the writer knows of the write-ahead log.
@@ -49,18 +51,28 @@ func (w *writer) tend(ctx context.Context, e *Engine, now time.Time) {
 	}
 	w.wal.looked = now
 	file, err := os.Stat(w.wal.path)
-	if err != nil || file.Size() <= w.wal.limit || w.empty(ctx) || now.Sub(w.wal.warned) < walWarning {
+	if err != nil || file.Size() <= w.wal.limit {
+		return
+	}
+	reader := e.oldestReader()
+	if w.empty(ctx, reader != nil && now.Sub(reader.Began) > walLong) || now.Sub(w.wal.warned) < walWarning {
 		return
 	}
 	w.wal.warned = now
-	e.env.Log.WarnContext(ctx, "thole: the write-ahead log grows, for somebody still reads what was there before: "+e.oldestReader(),
+	name := "another process"
+	if reader != nil {
+		name = reader.String()
+	}
+	e.env.Log.WarnContext(ctx, "thole: the write-ahead log grows, for those who read need what is in it; for longest "+name,
 		"database", e.name, "bytes", file.Size())
 }
 
-// empty copies the log into the database and truncates it, and reports whether that was possible.
-func (w *writer) empty(ctx context.Context) bool {
+// empty copies the log into the database and truncates it, and reports whether that was possible. Somebody who reads
+// for long is not waited for.
+func (w *writer) empty(ctx context.Context, isHeld bool) bool {
 	ctx = context.WithoutCancel(ctx)
-	if !w.slot.conn.checkpoint(ctx, "PASSIVE") { // waits for nobody
+	if isHeld {
+		w.slot.conn.checkpoint(ctx, "PASSIVE") // what can be copied
 		return false
 	}
 	for since := time.Now(); !w.slot.conn.checkpoint(ctx, "TRUNCATE"); time.Sleep(time.Millisecond) {
@@ -89,16 +101,12 @@ func (c *conn) checkpoint(ctx context.Context, mode string) bool {
 	return said[0] == int64(0) && said[1] == said[2]
 }
 
-// oldestReader says who has been reading for longest.
-func (e *Engine) oldestReader() string {
-	var oldest *engine.Info
+// oldestReader returns who has been reading for longest, or nil.
+func (e *Engine) oldestReader() (oldest *engine.Info) {
 	for _, s := range e.reading {
 		if info := s.holder.Load(); info != nil && (oldest == nil || info.Began.Before(oldest.Began)) {
 			oldest = info
 		}
 	}
-	if oldest == nil {
-		return "another process"
-	}
-	return oldest.String()
+	return oldest
 }

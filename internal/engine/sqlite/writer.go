@@ -6,6 +6,8 @@ import (
 	"runtime"
 	"time"
 
+	sqlite3 "modernc.org/sqlite/lib"
+
 	"github.com/tholedb/thole/internal/engine"
 )
 
@@ -134,9 +136,11 @@ func (w *writer) undo(ctx context.Context, s *session, cause error) error {
 // leave hands the writer on with the transaction open, and waits for what others make of that, or commits. It returns
 // why the transaction is lost, or nil.
 func (w *writer) leave(ctx context.Context, s *session) (lost *engine.Error, byOthers bool) {
-	if g := w.handOn(ctx, s.engine); g != nil {
-		g.wait(ctx, s)
-		return g.lost, true
+	if s.want.shares {
+		if g := w.handOn(ctx, s.engine); g != nil {
+			g.wait(ctx, s)
+			return g.lost, true
+		}
 	}
 	return w.end(ctx, s), false
 }
@@ -189,8 +193,8 @@ func (w *writer) commit(ctx context.Context) *engine.Error {
 func (w *writer) settle(lost *engine.Error) {
 	g := w.group
 	w.group, w.company = nil, g != nil
-	if w.slot.conn.sealed {
-		w.schema = schema{} // the text that sealed it may have made a trigger
+	if w.slot.conn.sealed || lost != nil {
+		w.schema = schema{} // the text that sealed it may have made a trigger, and what is lost have changed it
 	}
 	if g != nil {
 		g.lost = lost
@@ -198,23 +202,32 @@ func (w *writer) settle(lost *engine.Error) {
 	}
 }
 
-// shared is the error of a session of which nothing is left because its transaction was lost.
+// shared is the error of a session of which nothing is left because its transaction was lost. When the disk is to blame
+// it says so; what a statement of another session failed with, it doesn't tell: its kind or its values.
 func shared(lost *engine.Error) *engine.Error {
-	return &engine.Error{
+	cause := lost
+	_ = errors.As(lost.Err, &cause) // the statement that ended the transaction
+	e := &engine.Error{
 		Kind:    engine.ErrTxAborted,
-		Code:    lost.Code,
-		Message: "the transaction that the session shared with others is lost: " + lost.Message,
+		Code:    cause.Code,
+		Message: "the transaction that the session shared with others is lost",
 		Retry:   engine.RetryAsked,
 		Aborts:  engine.AbortsSession,
-		Err:     engine.Foreign(lost),
 	}
+	if cause == lost || hasCode(cause, sqlite3.SQLITE_FULL) || hasCode(cause, sqlite3.SQLITE_IOERR) {
+		e.Message += ": " + cause.Message
+		e.Err = engine.Foreign(cause)
+	} else {
+		e.Message += ": a statement of another one has ended it"
+	}
+	return e
 }
 
 // handOn gives the writer to the next in line with the transaction open, and returns the group that shares it from now
 // on; nil if nobody waits, or nobody may join.
 func (w *writer) handOn(ctx context.Context, e *Engine) *group {
 	c := w.slot.conn
-	if e.cfg.inMemory() || c.sealed || w.isOld() || !w.isAwaited() || c.owes() || w.mayRollBack(ctx) {
+	if e.cfg.inMemory() || c.sealed || c.broken || w.isOld() || !w.isAwaited() || c.owes() || w.mayRollBack(ctx) {
 		return nil
 	}
 	if w.group == nil {
@@ -258,14 +271,18 @@ func (w *writer) mayRollBack(ctx context.Context) bool {
 	version, err := c.ask(ctx, "PRAGMA schema_version")
 	if err == nil && version != w.schema.version {
 		var found string
-		found, err = c.ask(ctx, textsThatRollBack)
+		found, err = c.ask(ctx, mayRollBack)
 		w.schema = schema{version, found != "0"}
 	}
 	return err != nil || w.schema.rollback
 }
 
-const textsThatRollBack = `SELECT count(*) FROM (SELECT sql FROM sqlite_schema UNION ALL SELECT sql FROM sqlite_temp_schema)
-	WHERE sql LIKE '%rollback%'`
+// mayRollBack counts the texts of the schema with the word in them, and the databases that are attached, whatever is in
+// those.
+const mayRollBack = `SELECT
+	(SELECT count(*) FROM (SELECT sql FROM sqlite_schema UNION ALL SELECT sql FROM sqlite_temp_schema)
+		WHERE instr(lower(sql), 'rollback')) +
+	(SELECT count(*) FROM pragma_database_list WHERE name NOT IN ('main', 'temp'))`
 
 // handBack takes a connection back from somebody who has not begun to use it. If it is the writer, a transaction of
 // others may be open on it.

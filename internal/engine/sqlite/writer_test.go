@@ -393,8 +393,11 @@ func TestAGroupIsLost(t *testing.T) {
 		same(t, "outcome", got[i].outcome, engine.RolledBack)
 	}
 	is(t, got[2].err, engine.ErrUnique)
-	is(t, got[0].err, engine.ErrUnique)
+	if errors.Is(got[0].err, engine.ErrUnique) {
+		t.Errorf("got %v, want nothing that the session could take for its own failure", got[0].err)
+	}
 	same(t, "retry", explained(t, got[0].err).Retry, engine.RetryAsked)
+	same(t, "code", explained(t, got[0].err).Code, "SQLITE_CONSTRAINT_PRIMARYKEY")
 	if errors.Is(got[1].err, errOwn) {
 		t.Errorf("got %v, want no verdict on work that is gone", got[1].err)
 	}
@@ -452,10 +455,11 @@ func TestWhoDoesNotJoin(t *testing.T) {
 		run  func(context.Context, engine.Session) error
 		opts []engine.Options
 	}{
-		"OR ROLLBACK":        {run: runs("INSERT OR ROLLBACK INTO t VALUES (2)")},
-		"a Timeout":          {adds(2), second(engine.Options{Timeout: time.Minute})},
-		"a StatementTimeout": {adds(2), second(engine.Options{StatementTimeout: time.Minute})},
-		"defer_foreign_keys": {run: runs("PRAGMA defer_foreign_keys = 1", "INSERT INTO t VALUES (2)")},
+		"OR ROLLBACK":         {run: runs("INSERT OR ROLLBACK INTO t VALUES (2)")},
+		"OR ROLLBACK, nested": {run: nested(runs("INSERT OR ROLLBACK INTO t VALUES (2)"))},
+		"a Timeout":           {adds(2), second(engine.Options{Timeout: time.Minute})},
+		"a StatementTimeout":  {adds(2), second(engine.Options{StatementTimeout: time.Minute})},
+		"defer_foreign_keys":  {run: runs("PRAGMA defer_foreign_keys = 1", "INSERT INTO t VALUES (2)")},
 		"a trigger of ROLLBACK": {run: runs("CREATE TEMP TRIGGER tr BEFORE DELETE ON t BEGIN SELECT RAISE (ROLLBACK, 'no'); END",
 			"INSERT INTO t VALUES (2)")},
 	} {
@@ -466,7 +470,7 @@ func TestWhoDoesNotJoin(t *testing.T) {
 			want := []string{"BEGIN IMMEDIATE", "COMMIT", "BEGIN IMMEDIATE", "COMMIT"}
 			var got []string
 			for _, text := range w.take() {
-				if text == "BEGIN IMMEDIATE" || text == "COMMIT" || strings.HasPrefix(text, "SAVEPOINT") {
+				if text == "BEGIN IMMEDIATE" || text == "COMMIT" || text == "SAVEPOINT "+savepoint {
 					got = append(got, text)
 				}
 			}
@@ -481,6 +485,83 @@ func TestWhoDoesNotJoin(t *testing.T) {
 			}
 		})
 	}
+}
+
+// nested is a member that does all in a savepoint.
+func nested(run func(context.Context, engine.Session) error) func(context.Context, engine.Session) error {
+	return func(ctx context.Context, s engine.Session) error {
+		return errors.Join(s.Savepoint(ctx, false), run(ctx, s), s.Release(ctx))
+	}
+}
+
+// A session with a timeout doesn't wait for who comes behind it.
+func TestWhoIsNotJoined(t *testing.T) {
+	t.Parallel()
+	for _, opts := range []engine.Options{{Timeout: time.Minute}, {StatementTimeout: time.Minute}} {
+		e, w := shop(t)
+		committedAll(t, members{adds(1), adds(2)}.run(t, e, opts), 0, 1)
+		same(t, "commits", w.count("COMMIT"), 2)
+	}
+	e, log := openLogged(t, file(t))
+	run(t, e, "CREATE TABLE t (a INTEGER PRIMARY KEY)")
+	s, err := e.BeginMigration(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error)
+	go func() {
+		_, err := auto(t, e).ExecContext(t.Context(), "INSERT INTO t VALUES (1)", nil)
+		ended <- err
+	}()
+	queued(t, e.writer.line, 1)
+	commit(t, s)
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	same(t, "log", log.String(), "")
+}
+
+// What is attached may have triggers of its own, and the pragma makes LIKE another one.
+func TestSchemasThatRollBack(t *testing.T) {
+	t.Parallel()
+	for _, setUp := range []string{
+		"ATTACH ':memory:' AS other",
+		"PRAGMA case_sensitive_like = 1; CREATE TABLE u (a UNIQUE ON CONFLICT ROLLBACK)",
+	} {
+		e, w := shop(t)
+		committedAll(t, members{adds(1), adds(2)}.run(t, e), 0, 1)
+		same(t, "commits", w.count("COMMIT"), 1)
+		for text := range strings.SplitSeq(setUp, "; ") {
+			run(t, e, text)
+		}
+		w.take()
+		committedAll(t, members{adds(3), adds(4)}.run(t, e), 0, 1)
+		same(t, "commits", w.count("COMMIT"), 2)
+	}
+}
+
+// A full disk is told to all, whoever has filled it.
+func TestAFullDiskIsToldToAll(t *testing.T) {
+	t.Parallel()
+	e, _ := shop(t)
+	run(t, e, "CREATE TABLE large (a)")
+	run(t, e, "PRAGMA max_page_count = 10")
+	first := begin(t, e, engine.Options{})
+	e.writer.cost = time.Hour
+	exec(t, first, "INSERT INTO t VALUES (1)")
+	culprit := make(chan error, 1)
+	go func() {
+		_, err := auto(t, e).ExecContext(t.Context(), "INSERT INTO large VALUES (zeroblob(1000000))", nil)
+		culprit <- err
+	}()
+	queued(t, e.writer.line, 1)
+	innocent := end(t.Context(), first, nil)
+	for who, err := range map[string]error{"culprit": <-culprit, "innocent": innocent.err} {
+		if !hasCode(err, sqlite3.SQLITE_FULL) || !strings.Contains(err.Error(), "disk is full") {
+			t.Errorf("%s: got %v, want that the disk is full", who, err)
+		}
+	}
+	is(t, innocent.err, engine.ErrTxAborted)
 }
 
 // What a session is told whose transaction others have lost says nothing of what became of it.
