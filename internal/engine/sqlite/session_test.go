@@ -529,8 +529,30 @@ func TestLockedByAnotherProcess(t *testing.T) {
 	defer rollback(t, s)
 	_, err = started(t.Context(), open(t, short), engine.Options{})
 	is(t, err, engine.ErrLocked)
+	contains(t, err, "gave up after 1ms")
 	same(t, "code", explained(t, err).Code, "SQLITE_BUSY")
 	same(t, "retry", explained(t, err).Retry, engine.RetryUnasked)
+}
+
+// What runs in no transaction waits for other processes too.
+func TestAloneBesideAnotherProcess(t *testing.T) {
+	t.Parallel()
+	cfg := file(t)
+	e, other := open(t, cfg), open(t, cfg)
+	run(t, e, "CREATE TABLE t (a)")
+	for _, runs := range []func() error{
+		func() error { return second(auto(t, e).ExecContext(t.Context(), "VACUUM", nil)) },
+		func() error { return second(readAll(t.Context(), auto(t, e), "VACUUM")) },
+	} {
+		holder := begin(t, other, engine.Options{})
+		ended := make(chan error)
+		go func() { ended <- runs() }()
+		time.Sleep(20 * time.Millisecond) // so that it has to wait
+		commit(t, holder)
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 func TestMigration(t *testing.T) {
