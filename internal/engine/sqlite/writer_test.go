@@ -564,6 +564,62 @@ func TestAFullDiskIsToldToAll(t *testing.T) {
 	is(t, innocent.err, engine.ErrTxAborted)
 }
 
+// Savepoints are made when there is something to do in them.
+func TestSavepointsBeforeTheFirstStatement(t *testing.T) {
+	t.Parallel()
+	e, w := shop(t)
+	s, err := e.Begin(t.Context(), engine.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := t.Context()
+	steps := errors.Join(
+		s.Savepoint(ctx, false), s.Release(ctx), s.Savepoint(ctx, true), s.RollbackTo(ctx),
+		s.Savepoint(ctx, false), s.Savepoint(ctx, true),
+	)
+	if steps != nil {
+		t.Fatal(steps)
+	}
+	is(t, fails(t, s, "INSERT INTO t VALUES (1)"), engine.ErrReadOnly)
+	if err := s.RollbackTo(ctx); err != nil {
+		t.Error(err)
+	}
+	exec(t, s, "INSERT INTO t VALUES (2)")
+	if err := s.Release(ctx); err != nil {
+		t.Error(err)
+	}
+	commit(t, s)
+	want := []string{
+		"BEGIN IMMEDIATE", "SAVEPOINT thole_1", "SAVEPOINT thole_2",
+		"ROLLBACK TO thole_2", "RELEASE thole_2", "INSERT INTO t VALUES (2)", "RELEASE thole_1", "COMMIT",
+	}
+	if diff := cmp.Diff(want, w.take()); diff != "" {
+		t.Errorf("statements (-want +got):\n%s", diff)
+	}
+	wantRows(t, e, 2)
+}
+
+// The statement of InsertRows is kept for the next one.
+func TestInsertRowsKeepsItsStatement(t *testing.T) {
+	t.Parallel()
+	e, w := shop(t)
+	s := begin(t, e, engine.Options{})
+	for i := range 3 {
+		rows := engine.Rows{Table: []string{"t"}, Columns: []string{"a"}, Len: 1, Row: func(_ int, values []driver.NamedValue) error {
+			values[0].Value = int64(i)
+			return nil
+		}}
+		if err := s.InsertRows(t.Context(), rows); err != nil {
+			t.Fatal(err)
+		}
+	}
+	commit(t, s)
+	for text, n := range w.prepared {
+		same(t, text, n, 1)
+	}
+	wantRows(t, e, 0, 1, 2)
+}
+
 // What a session is told whose transaction others have lost says nothing of what became of it.
 func TestSharedError(t *testing.T) {
 	t.Parallel()
