@@ -349,7 +349,7 @@ func outcomeOf(err error) engine.Outcome {
 	switch {
 	case err == nil:
 		return engine.Committed
-	case ok && own.Kind == engine.ErrCommitUnknown, errors.Is(err, error(errControlled)):
+	case ok && errors.Is(own.Kind, engine.ErrCommitUnknown), errors.Is(err, error(errControlled)):
 		return engine.Unknown
 	}
 	return engine.RolledBack

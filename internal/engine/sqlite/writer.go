@@ -117,7 +117,7 @@ func (w *writer) undo(ctx context.Context, s *session, cause error) error {
 	}
 	if gone := s.conn.gone(s.failed); gone != nil {
 		lost := w.lose(ctx, s, gone)
-		if gone == errControlled { //nolint:errorlint // it is that one, not what wraps it
+		if gone == errControlled {
 			return errors.Join(cause, lost)
 		}
 		return lost

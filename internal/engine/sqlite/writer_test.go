@@ -331,7 +331,7 @@ func TestTheLastMemberFails(t *testing.T) {
 		return errOwn
 	}}.run(t, e)
 	committedAll(t, all, 0, 1)
-	if all[2].err != errOwn { //nolint:errorlint // it comes back as it is
+	if all[2].err != errOwn {
 		t.Errorf("got %v, want its own error", all[2].err)
 	}
 	wantRows(t, e, 1, 2)
