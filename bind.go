@@ -25,6 +25,7 @@ type call struct {
 	query string // as it was given; the connection is given the engine's text
 	bound bool   // the arguments belong to that text already
 	err   error  // why it can't run
+	feed  *feed  // the rows of it, see [direct]
 }
 
 func (*call) Deadline() (time.Time, bool) { return time.Time{}, false }

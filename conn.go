@@ -71,6 +71,8 @@ type conn struct {
 	auto engine.AutoConn // outside a session, once there was a statement
 	stmt *stmt           // that was prepared outside a session
 
+	reads bool // its rows are read by thole, and closed within the same call
+
 	closing sync.Once
 }
 
@@ -185,6 +187,9 @@ func (c *conn) ExecContext(ctx context.Context, query string, args []driver.Name
 // QueryContext runs a statement whose rows keep the session busy until they are
 // closed.
 func (c *conn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
+	if made, ok := ctx.(*call); ok && made.feed != nil {
+		return made.feed, nil
+	}
 	return c.query(ctx, query, args, func(st *statement) (driver.Rows, error) {
 		return st.conn.QueryContext(st.ctx, st.text, args)
 	})
@@ -235,7 +240,9 @@ func (c *conn) query(ctx context.Context, query string, args []driver.NamedValue
 	if err := st.count(args); err != nil {
 		return nil, err
 	}
-	st.cancellable()
+	if c.tx != nil || !c.reads {
+		st.cancellable()
+	}
 	returned := false
 	defer func() {
 		if !returned {
@@ -251,7 +258,7 @@ func (c *conn) query(ctx context.Context, query string, args []driver.NamedValue
 		return nil, st.failed(err)
 	}
 	kept := st.keep(got)
-	if c.tx == nil {
+	if c.tx == nil && !c.reads {
 		c.expire(kept)
 	}
 	return kept, nil

@@ -181,7 +181,7 @@ func (q *queries) GetContext(ctx context.Context, dest any, query string, args .
 	if err != nil {
 		return err
 	}
-	rows, err := q.QueryContext(ctx, query, args...)
+	rows, err := q.read(ctx, query, args)
 	if err != nil {
 		return err
 	}
@@ -197,7 +197,7 @@ func (q *queries) SelectContext(ctx context.Context, dest any, query string, arg
 	if v.Kind() != reflect.Slice {
 		return failure(nil, "read rows: the destination is a pointer to a slice, not %T", dest)
 	}
-	rows, err := q.QueryContext(ctx, query, args...)
+	rows, err := q.read(ctx, query, args)
 	if err != nil {
 		return err
 	}

@@ -79,7 +79,7 @@ func Each[T any](ctx context.Context, q Querier, query string, args ...any) iter
 			yield(*new(T), failure(nil, "read rows: the Querier is nil"))
 			return
 		}
-		rows, err := q.QueryContext(ctx, query, args...)
+		rows, err := readOn(ctx, q, query, args)
 		if err != nil {
 			yield(*new(T), err)
 			return
@@ -109,7 +109,7 @@ func destination(dest any) (reflect.Value, error) {
 }
 
 // readFirst reads the first row, and closes the rows.
-func readFirst(rows *sql.Rows, dest reflect.Value) error {
+func readFirst(rows source, dest reflect.Value) error {
 	found, err := newReader(rows, dest.Type()).next(dest)
 	closing := rows.Close()
 	switch {
@@ -122,7 +122,7 @@ func readFirst(rows *sql.Rows, dest reflect.Value) error {
 }
 
 // readAll appends all rows to a slice, and closes them.
-func readAll(rows *sql.Rows, dest reflect.Value) error {
+func readAll(rows source, dest reflect.Value) error {
 	defer func() { _ = rows.Close() }() // they were read to the end, or something worse has happened
 	for r := newReader(rows, dest.Type().Elem()); ; {
 		row := reflect.New(dest.Type().Elem()).Elem()
@@ -135,7 +135,7 @@ func readAll(rows *sql.Rows, dest reflect.Value) error {
 
 // reader scans rows into values of a type.
 type reader struct {
-	rows    *sql.Rows
+	rows    source
 	of      reflect.Type // but for a pointer to a struct, to the struct
 	err     error        // why it can't
 	columns []string
@@ -143,7 +143,7 @@ type reader struct {
 	into    []any           // what the columns are scanned into
 }
 
-func newReader(rows *sql.Rows, t reflect.Type) *reader {
+func newReader(rows source, t reflect.Type) *reader {
 	r := &reader{rows: rows, of: t}
 	if t.Kind() == reflect.Pointer && (fields.IsStruct(t.Elem()) || isMap(t.Elem())) {
 		r.of = t.Elem()

@@ -16,11 +16,17 @@ import (
 type Info struct {
 	Label  string // the caller's own name for it, or ""
 	Caller Caller // where it was opened
+	Query  string // of a statement outside a session, which has none of the others
 	Began  time.Time
 }
 
-// String reads `session "forge" opened at app/main.go:12 1.5s ago`.
+// String reads `session "forge" opened at app/main.go:12 1.5s ago`, or
+// `statement "SELECT …" begun 1.5s ago`.
 func (i *Info) String() string {
+	if i.Query != "" {
+		const most = 80
+		return fmt.Sprintf("statement %.*q begun %s ago", most, i.Query, time.Since(i.Began).Round(time.Millisecond))
+	}
 	label := ""
 	if i.Label != "" {
 		label = fmt.Sprintf(" %q", i.Label)

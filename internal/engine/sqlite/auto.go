@@ -29,7 +29,7 @@ func (a *autoConn) ExecContext(
 	if standsAlone(query) {
 		return a.execAlone(ctx, query, args)
 	}
-	s := a.engine.session(engine.Options{Info: here()})
+	s := a.engine.session(engine.Options{Info: statement(query)})
 	ran := false // not when a function that the caller has registered panics
 	defer func() {
 		if !ran {
@@ -50,7 +50,7 @@ func (a *autoConn) ExecContext(
 func (a *autoConn) execAlone(
 	ctx context.Context, query string, args []driver.NamedValue,
 ) (result driver.Result, err error) {
-	s, err := a.engine.acquire(ctx, claim{patience: lockTimeout, info: here()})
+	s, err := a.engine.acquire(ctx, claim{patience: lockTimeout, info: statement(query)})
 	if err != nil {
 		return nil, err
 	}
@@ -83,14 +83,14 @@ func (a *autoConn) QueryContext(ctx context.Context, query string, args []driver
 }
 
 func (a *autoConn) queryReader(ctx context.Context, query string, args []driver.NamedValue) (*rows, error) {
-	return a.queryAlone(ctx, claim{readOnly: true, patience: lockTimeout, info: here()}, query, args)
+	return a.queryAlone(ctx, claim{readOnly: true, patience: lockTimeout, info: statement(query)}, query, args)
 }
 
 func (a *autoConn) queryWriter(ctx context.Context, query string, args []driver.NamedValue) (r *rows, err error) {
 	if standsAlone(query) {
-		return a.queryAlone(ctx, claim{patience: lockTimeout, info: here()}, query, args)
+		return a.queryAlone(ctx, claim{patience: lockTimeout, info: statement(query)}, query, args)
 	}
-	s := a.engine.session(engine.Options{Info: here()})
+	s := a.engine.session(engine.Options{Info: statement(query)})
 	defer func() {
 		if r == nil {
 			err = s.fail(ctx, err)
@@ -162,7 +162,7 @@ func (e *Engine) clean(ctx context.Context, c *conn) error {
 // PrepareContext implements [engine.Conn]. The statement takes a connection each time it runs; preparing it on one now
 // tells whether SQLite understands it.
 func (a *autoConn) PrepareContext(ctx context.Context, query string) (driver.Stmt, error) {
-	s, err := a.engine.acquire(ctx, claim{readOnly: true, patience: lockTimeout, info: here()})
+	s, err := a.engine.acquire(ctx, claim{readOnly: true, patience: lockTimeout, info: statement(query)})
 	if err != nil {
 		return nil, err
 	}
@@ -185,8 +185,9 @@ func (a *autoConn) Close() error {
 	return a.rows.Close()
 }
 
-// here says who holds the writer while a statement outside a session runs.
-func here() *engine.Info { return &engine.Info{Caller: engine.Here(), Began: time.Now()} }
+// statement says who has a connection while a statement outside a session runs. Where it was called would cost more than
+// all else.
+func statement(query string) *engine.Info { return &engine.Info{Query: query, Began: time.Now()} }
 
 // autoStmt is a prepared statement of no connection in particular.
 type autoStmt struct {
