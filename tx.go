@@ -133,9 +133,7 @@ func (tx *Tx) open(ctx context.Context, opts SessionOptions) (*Tx, error) {
 		return nil, err
 	}
 	if opts.Nested != NestedJoin {
-		detached, cancel := tx.detached()
-		defer cancel()
-		if err := tx.session.inner.Savepoint(detached, opts.ReadOnly); err != nil {
+		if err := tx.session.inner.Savepoint(tx.ctx, opts.ReadOnly); err != nil {
 			failed := tx.fail(err, "SAVEPOINT")
 			tx.session.release(tx)
 			return nil, failed
@@ -175,19 +173,6 @@ func (tx *Tx) join(ctx context.Context) (context.Context, context.CancelFunc) {
 		}
 	})
 	return ctx, func() { stop(); cancel(nil); endDeadline() }
-}
-
-// settling bounds COMMIT and ROLLBACK where the session has no later deadline.
-const settling = 5 * time.Second
-
-// detached is the ctx of what ends a session, or a level of it: it has the
-// session's values and is not cancelled with it.
-func (tx *Tx) detached() (context.Context, context.CancelFunc) {
-	until := time.Now().Add(settling)
-	if deadline, ok := tx.ctx.Deadline(); ok && deadline.After(until) {
-		until = deadline
-	}
-	return context.WithDeadline(context.WithoutCancel(tx.ctx), until)
 }
 
 // usable says why tx can't be used now, or nil. The caller holds session.mu.
@@ -466,9 +451,7 @@ func (tx *Tx) leaveJoined(err error) error {
 
 // release keeps what the level did, as far as the outer ones are kept.
 func (tx *Tx) release() error {
-	ctx, cancel := tx.detached()
-	defer cancel()
-	if err := tx.session.inner.Release(ctx); err != nil {
+	if err := tx.session.inner.Release(tx.ctx); err != nil {
 		return tx.rollbackTo(tx.fail(err, "RELEASE"))
 	}
 	tx.handOver(nil)
@@ -491,9 +474,7 @@ func (tx *Tx) undo() error {
 	if tx.session.isBroken() {
 		return nil
 	}
-	ctx, cancel := tx.detached()
-	defer cancel()
-	err := tx.session.inner.RollbackTo(ctx)
+	err := tx.session.inner.RollbackTo(tx.ctx)
 	if err == nil {
 		return nil
 	}
@@ -528,9 +509,7 @@ func (tx *Tx) handOver(cause error) {
 
 // commit commits the outermost session and runs what waits for it.
 func (tx *Tx) commit() error {
-	ctx, cancel := tx.detached()
-	defer cancel()
-	outcome, err := tx.session.inner.Commit(ctx, tx.isObserved())
+	outcome, err := tx.session.inner.Commit(tx.ctx, tx.isObserved())
 	if err == nil {
 		tx.finish(Committed, "it was committed", nil)
 		run(append(tx.session.undone, tx.commitHooks()...))
@@ -553,9 +532,7 @@ func (tx *Tx) isObserved() bool {
 
 // rollback rolls the outermost session back because of cause.
 func (tx *Tx) rollback(cause error) error {
-	ctx, cancel := tx.detached()
-	defer cancel()
-	outcome, err := tx.session.inner.Rollback(ctx, cause)
+	outcome, err := tx.session.inner.Rollback(tx.ctx, cause)
 	told := cause
 	if err != nil {
 		tx.db.logSession(tx.ctx, slog.LevelWarn, "thole: a session did not roll back as it should", tx.session.info, err)

@@ -125,6 +125,9 @@ type AutoConn interface {
 //
 // Errors that Session's own methods return are explained already: each is, or
 // wraps, an [*Error].
+//
+// Savepoint, Release, RollbackTo, Commit and Rollback do not end with ctx, which
+// may have ended before; where the engine can bound them, [Detached] does.
 type Session interface {
 	Conn
 
@@ -146,8 +149,7 @@ type Session interface {
 
 	// Commit ends the session. The error is nil exactly when the outcome is
 	// Committed. With observed somebody acts on the commit; without it a
-	// session that has changed nothing need not wait for an answer. ctx bounds
-	// the wait where the engine can bound it.
+	// session that has changed nothing need not wait for an answer.
 	Commit(ctx context.Context, observed bool) (Outcome, error)
 
 	// Rollback ends the session and undoes it. The connection is clean
@@ -156,6 +158,20 @@ type Session interface {
 	// was concluded from work of others that is gone. The outcome is RolledBack,
 	// or Unknown where SQL has ended the transaction before.
 	Rollback(ctx context.Context, cause error) (Outcome, error)
+}
+
+// settling bounds what ends a session, or a level of it, whose ctx has no later
+// deadline.
+const settling = 5 * time.Second
+
+// Detached is ctx for what ends a session, or a level of it: it has the values,
+// and is not cancelled with ctx.
+func Detached(ctx context.Context) (context.Context, context.CancelFunc) {
+	until := time.Now().Add(settling)
+	if deadline, ok := ctx.Deadline(); ok && deadline.After(until) {
+		until = deadline
+	}
+	return context.WithDeadline(context.WithoutCancel(ctx), until)
 }
 
 // Rows are rows for one table.

@@ -13,6 +13,8 @@ import (
 
 // Commit implements [engine.Session].
 func (s *session) Commit(ctx context.Context, observed bool) (engine.Outcome, error) {
+	ctx, cancel := engine.Detached(ctx)
+	defer cancel()
 	status := s.pgx.PgConn().TxStatus()
 	switch {
 	case s.pgx.IsClosed():
@@ -23,8 +25,6 @@ func (s *session) Commit(ctx context.Context, observed bool) (engine.Outcome, er
 		return engine.Unknown, fmt.Errorf("commit: %w", errControlled)
 	case status == 'E':
 		return engine.RolledBack, s.rollBackInstead(ctx, abortedBy(s.aborted))
-	case ctx.Err() != nil:
-		return engine.RolledBack, s.rollBackInstead(ctx, byContext(ctx, &engine.Error{Message: "COMMIT was not sent"}))
 	}
 	tag, err := s.end(ctx, "commit")
 	got := reply{tag: tag, err: err, readOnly: s.opts.ReadOnly || !s.used, unreplicated: s.missedStandbys()}
@@ -43,8 +43,6 @@ func (s *session) Commit(ctx context.Context, observed bool) (engine.Outcome, er
 
 // rollBackInstead rolls back where COMMIT would be of no use.
 func (s *session) rollBackInstead(ctx context.Context, cause error) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTimeout)
-	defer cancel()
 	cause = fmt.Errorf("commit: %w", cause)
 	if _, err := s.Rollback(ctx, cause); err != nil {
 		return err

@@ -154,11 +154,11 @@ func TestCommitUnderDoneContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(testContext(t))
 	cancel()
 	out, err := s.Commit(ctx, true)
-	if out != engine.RolledBack || !errors.Is(err, context.Canceled) {
-		t.Errorf("Commit = %d, %v, want %d, context.Canceled", out, err, engine.RolledBack)
+	if out != engine.Committed || err != nil {
+		t.Errorf("Commit = %d, %v, want %d, nil", out, err, engine.Committed)
 	}
-	if got := count(t, e, "t"); got != 0 {
-		t.Errorf("rows: got %d, want 0", got)
+	if got := count(t, e, "t"); got != 1 {
+		t.Errorf("rows: got %d, want 1", got)
 	}
 	if got := e.pool.Stat().NewConnsCount(); got != 1 {
 		t.Errorf("connections made: got %d, want 1", got)

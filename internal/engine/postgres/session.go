@@ -46,6 +46,8 @@ func (s *session) ended() bool {
 // Savepoint implements [engine.Session]. The server forgets at the end of a
 // subtransaction that it was read-only, however it ends.
 func (s *session) Savepoint(ctx context.Context, readOnly bool) error {
+	ctx, cancel := engine.Detached(ctx)
+	defer cancel()
 	text := fmt.Sprintf("savepoint thole_%d", s.depth+1)
 	if readOnly {
 		text += "; set local transaction_read_only = on"
@@ -62,6 +64,8 @@ func (s *session) Savepoint(ctx context.Context, readOnly bool) error {
 
 // Release implements [engine.Session].
 func (s *session) Release(ctx context.Context) error {
+	ctx, cancel := engine.Detached(ctx)
+	defer cancel()
 	if err := s.run(ctx, fmt.Sprintf("release thole_%d", s.depth)); err != nil {
 		return fmt.Errorf("release savepoint: %w", s.Failed(ctx, err))
 	}
@@ -80,6 +84,8 @@ func (s *session) pop() {
 // RollbackTo implements [engine.Session]. The savepoint is released too, or the
 // server would keep a subtransaction for it.
 func (s *session) RollbackTo(ctx context.Context) error {
+	ctx, cancel := engine.Detached(ctx)
+	defer cancel()
 	if err := s.run(ctx, fmt.Sprintf("rollback to thole_%[1]d; release thole_%[1]d", s.depth)); err != nil {
 		return fmt.Errorf("roll back to savepoint: %w", s.Failed(ctx, err))
 	}
@@ -90,6 +96,8 @@ func (s *session) RollbackTo(ctx context.Context) error {
 
 // Rollback implements [engine.Session].
 func (s *session) Rollback(ctx context.Context, cause error) (engine.Outcome, error) {
+	ctx, cancel := engine.Detached(ctx)
+	defer cancel()
 	if s.pgx.IsClosed() {
 		// The server rolls back what has lost its connection.
 		s.release()

@@ -40,7 +40,7 @@ func (a *autoConn) ExecContext(
 		return nil, s.Failed(ctx, err)
 	}
 	ran = true
-	if err := s.commit(ctx); err != nil {
+	if err := s.commit(context.WithoutCancel(ctx)); err != nil {
 		return nil, err
 	}
 	return result, nil
@@ -105,9 +105,9 @@ func (a *autoConn) queryWriter(ctx context.Context, query string, args []driver.
 	}
 	r.finish = func(ok bool) error {
 		if ok {
-			return s.commit(ctx)
+			return s.commit(context.WithoutCancel(ctx))
 		}
-		return s.rollback(ctx, nil)
+		return s.rollback(context.WithoutCancel(ctx), nil)
 	}
 	return r, nil
 }

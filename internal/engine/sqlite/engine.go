@@ -35,7 +35,9 @@ type Engine struct {
 
 	sparing engine.Sparing // with lines about waiting in vain
 
-	writer  writer
+	writer        writer
+	groupPatience time.Duration
+
 	readers *pool[*slot] // in memory the writer's
 	reading []*slot      // of readers
 }

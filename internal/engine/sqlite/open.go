@@ -24,7 +24,7 @@ func Open(ctx context.Context, cfg Config, env engine.Env) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Engine{name: cfg.String(), cfg: cfg, env: env}
+	e := &Engine{name: cfg.String(), cfg: cfg, env: env, groupPatience: groupPatience}
 	if err := e.open(ctx); err != nil {
 		return nil, during(ctx, e.name, err)
 	}

@@ -311,7 +311,7 @@ func (s *session) control(ctx context.Context, verb string, depth int) error {
 
 // Commit implements [engine.Session]. SQLite's COMMIT is waited for, and that of others who share the transaction.
 func (s *session) Commit(ctx context.Context, _ bool) (engine.Outcome, error) {
-	err := s.commit(ctx)
+	err := s.commit(context.WithoutCancel(ctx))
 	return outcomeOf(err), err
 }
 
@@ -357,7 +357,7 @@ func outcomeOf(err error) engine.Outcome {
 
 // Rollback implements [engine.Session].
 func (s *session) Rollback(ctx context.Context, cause error) (engine.Outcome, error) {
-	err := s.rollback(ctx, cause)
+	err := s.rollback(context.WithoutCancel(ctx), cause)
 	if err == nil {
 		return engine.RolledBack, nil
 	}

@@ -35,6 +35,7 @@ type writer struct {
 // group is the sessions that share a transaction.
 type group struct {
 	ended chan struct{} // closed when it is known what became of the transaction
+	late  *time.Timer   // warns that it takes long
 	lost  *engine.Error // then: why it is not committed, or nil
 }
 
@@ -138,25 +139,11 @@ func (w *writer) undo(ctx context.Context, s *session, cause error) error {
 func (w *writer) leave(ctx context.Context, s *session) (lost *engine.Error, byOthers bool) {
 	if s.want.shares {
 		if g := w.handOn(ctx, s.engine); g != nil {
-			g.wait(ctx, s)
+			<-g.ended
 			return g.lost, true
 		}
 	}
 	return w.end(ctx, s), false
-}
-
-// wait waits until it is known what became of the transaction. The session that has it now may need what the one that
-// waits holds, and then this is for ever: the log says so.
-func (g *group) wait(ctx context.Context, s *session) {
-	late := time.NewTimer(s.want.patience)
-	defer late.Stop()
-	select {
-	case <-g.ended:
-	case <-late.C:
-		s.engine.env.Log.WarnContext(ctx, "thole: a session that has ended waits for one that shares its transaction: "+s.engine.holds(),
-			"database", s.engine.name)
-		<-g.ended
-	}
 }
 
 // end commits and gives the writer back.
@@ -197,6 +184,7 @@ func (w *writer) settle(lost *engine.Error) {
 		w.schema = schema{} // the text that sealed it may have made a trigger, and what is lost have changed it
 	}
 	if g != nil {
+		g.late.Stop()
 		g.lost = lost
 		close(g.ended)
 	}
@@ -231,7 +219,7 @@ func (w *writer) handOn(ctx context.Context, e *Engine) *group {
 		return nil
 	}
 	if w.group == nil {
-		w.group = &group{ended: make(chan struct{})}
+		w.group = &group{ended: make(chan struct{}), late: time.AfterFunc(e.groupPatience, e.warnOfGroup)}
 	}
 	g := w.group
 	w.slot.holder.Store(nil)
@@ -239,6 +227,15 @@ func (w *writer) handOn(ctx context.Context, e *Engine) *group {
 		return nil
 	}
 	return g
+}
+
+// groupPatience is after which time a group is something to look at.
+const groupPatience = 5 * time.Second
+
+// warnOfGroup tells for whom sessions that have ended are waiting. He may need what one of them holds, and then this is
+// for ever.
+func (e *Engine) warnOfGroup() {
+	e.env.Log.Warn("thole: sessions that have ended wait for one that shares their transaction: "+e.holds(), "database", e.name)
 }
 
 // isOld reports whether the transaction has lasted so long that those who are in it should not wait for yet another

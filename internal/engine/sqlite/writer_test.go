@@ -727,16 +727,17 @@ func TestALongWaitForTheGroupIsLogged(t *testing.T) {
 	t.Parallel()
 	e, log := openLogged(t, file(t))
 	run(t, e, "CREATE TABLE t (a INTEGER PRIMARY KEY)")
+	e.groupPatience = 10 * time.Millisecond
 	info := &engine.Info{Label: "slow", Caller: engine.Here(), Began: time.Now()}
 	all := members{adds(1), func(ctx context.Context, s engine.Session) error {
 		if err := adds(2)(ctx, s); err != nil {
 			return err
 		}
-		for since := time.Now(); !strings.Contains(log.String(), "waits for one that shares its transaction") && time.Since(since) < 10*time.Second; {
+		for since := time.Now(); !strings.Contains(log.String(), "wait for one that shares their transaction") && time.Since(since) < 10*time.Second; {
 			time.Sleep(time.Millisecond)
 		}
 		return nil
-	}}.run(t, e, engine.Options{LockTimeout: 10 * time.Millisecond}, engine.Options{Info: info})
+	}}.run(t, e, engine.Options{}, engine.Options{Info: info})
 	committedAll(t, all, 0, 1)
 	if !strings.Contains(log.String(), `session \"slow\" opened at`) {
 		t.Errorf("log: got %s, want the session that is waited for", log)
