@@ -52,7 +52,7 @@ type slot struct {
 }
 
 func (e *Engine) makePools() {
-	e.writer.slot = &slot{}
+	e.writer.slot, e.writer.pace = &slot{}, pace{}
 	e.writer.line = newPool([]*slot{e.writer.slot}, e.drop)
 	e.writer.line.back = e.handBack
 	e.writer.slot.home = e.writer.line
@@ -110,11 +110,12 @@ func (e *Engine) acquire(ctx context.Context, want claim) (*slot, error) {
 
 // makeReady makes the connection of a slot what somebody wants.
 func (e *Engine) makeReady(ctx context.Context, s *slot, want claim) (err error) {
-	if w := &e.writer; s == w.slot && !want.shares {
-		if w.group != nil {
-			_ = w.commit(ctx) // those who share the transaction are told
-			e.replaceBroken(s)
-		}
+	w := &e.writer
+	if s == w.slot && w.group != nil && !w.mayJoin(want) {
+		_ = w.commit(ctx) // those who share the transaction are told
+		e.replaceBroken(s)
+	}
+	if s == w.slot && !want.shares {
 		w.schema = schema{} // it may ATTACH another one
 	}
 	if s.conn == nil {

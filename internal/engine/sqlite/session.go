@@ -19,11 +19,12 @@ import (
 type session struct {
 	engine  *Engine
 	want    claim
-	slot    *slot  // nil before it has begun
-	conn    *conn  // of slot
-	follows bool   // it runs in a savepoint of a transaction that it shares with those before it
-	planned []bool // savepoints of its own before it has begun, and whether each is read-only
-	levels  []bool // of each savepoint of its own, whether the level around it was read-only
+	slot    *slot     // nil before it has begun
+	conn    *conn     // of slot
+	entered time.Time // when it got the writer
+	follows bool      // it runs in a savepoint of a transaction that it shares with those before it
+	planned []bool    // savepoints of its own before it has begun, and whether each is read-only
+	levels  []bool    // of each savepoint of its own, whether the level around it was read-only
 	failed  *engine.Error
 }
 
@@ -322,6 +323,7 @@ func (s *session) commit(ctx context.Context) error {
 	case s.slot == nil:
 		return nil
 	case !s.want.readOnly:
+		s.engine.writer.pace.note(s.want.info, time.Since(s.entered))
 		return s.engine.writer.keep(ctx, s)
 	}
 	defer s.engine.release(s.slot)
@@ -369,6 +371,7 @@ func (s *session) rollback(ctx context.Context, cause error) error {
 	case s.slot == nil:
 		return nil
 	case !s.want.readOnly:
+		s.engine.writer.pace.note(s.want.info, time.Since(s.entered))
 		return s.engine.writer.undo(ctx, s, cause)
 	}
 	defer s.engine.release(s.slot)

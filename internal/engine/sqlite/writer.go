@@ -27,6 +27,7 @@ type writer struct {
 	began   time.Time     // when the transaction began
 	cost    time.Duration // of a COMMIT, on average
 	company bool          // the last transaction was shared: who was in it may be about to come back
+	pace    pace
 	schema  schema
 	wal     wal
 	others  others
@@ -51,7 +52,7 @@ const savepoint = "thole_session"
 // enter begins the transaction of a session that has just got the writer, or joins the one that came with it.
 func (w *writer) enter(ctx context.Context, s *session, since time.Time) error {
 	if w.group != nil {
-		s.follows, s.conn.shared = true, true
+		s.follows, s.conn.shared, s.entered = true, true, time.Now()
 		return s.conn.settle(ctx, "SAVEPOINT "+savepoint)
 	}
 	err := s.beginImmediate(ctx, since)
@@ -60,6 +61,7 @@ func (w *writer) enter(ctx context.Context, s *session, since time.Time) error {
 		err = s.beginImmediate(ctx, since)
 	}
 	w.began = time.Now()
+	s.entered = w.began
 	return err
 }
 
@@ -240,10 +242,17 @@ func (e *Engine) warnOfGroup() {
 
 // isOld reports whether the transaction has lasted so long that those who are in it should not wait for yet another
 // session; and neither should other processes.
-func (w *writer) isOld() bool {
-	const youth, commits = 2 * time.Millisecond, 8
-	return time.Since(w.began) > max(youth, commits*w.cost)
+func (w *writer) isOld() bool { return time.Since(w.began) > w.youth() }
+
+// youth is how long a transaction may last and be joined: as long as it takes to commit some of them.
+func (w *writer) youth() time.Duration {
+	const atLeast, commits = 2 * time.Millisecond, 8
+	return max(atLeast, commits*w.cost)
 }
+
+// mayJoin reports whether somebody who has got the writer may join the transaction that is open. One who is expected to
+// be slow would have all the others wait.
+func (w *writer) mayJoin(want claim) bool { return want.shares && w.pace.of(want.info) <= w.youth() }
 
 // isAwaited reports whether somebody waits for the writer. Those who were in the last transaction have just been woken:
 // it lets them come.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	osexec "os/exec"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -720,6 +721,46 @@ func TestAnOldTransactionIsNotJoined(t *testing.T) {
 	}, adds(2)}.run(t, e)
 	committedAll(t, all, 0, 1)
 	same(t, "commits", w.count("COMMIT"), 2)
+}
+
+// Nobody has to wait for one of those that were slow before, until they aren't any more.
+func TestASlowSessionDoesNotJoin(t *testing.T) {
+	t.Parallel()
+	e, w := shop(t)
+	info := &engine.Info{Caller: engine.Here(), Began: time.Now()}
+	n := 0
+	shared := func() bool {
+		n += 2
+		w.take()
+		committedAll(t, members{adds(n), adds(n + 1)}.run(t, e, engine.Options{}, engine.Options{Info: info}), 0, 1)
+		return w.count("COMMIT") == 1
+	}
+	same(t, "unknown", shared(), true)
+	if got := e.writer.pace.of(info); got <= 0 || got > time.Minute {
+		t.Errorf("pace: got %s, want what it took", got)
+	}
+	for range 20 {
+		e.writer.pace.note(info, 1000*time.Hour)
+	}
+	same(t, "slow", shared(), false)
+	for range 100 {
+		e.writer.pace.note(info, 0)
+	}
+	same(t, "fast again", shared(), true)
+}
+
+// As many places are kept, and no more.
+func TestPaceIsBounded(t *testing.T) {
+	t.Parallel()
+	p := pace{}
+	for i := range 3 * keptPlaces {
+		p.note(&engine.Info{Query: strconv.Itoa(i)}, time.Second)
+		if len(p) > keptPlaces {
+			t.Fatalf("places: got %d, want %d at most", len(p), keptPlaces)
+		}
+	}
+	same(t, "pace", p.of(&engine.Info{Query: strconv.Itoa(3*keptPlaces - 1)}), time.Second)
+	same(t, "pace of another", p.of(nil), time.Duration(0))
 }
 
 // A session that waits for long to be told that it is committed says for whom.
