@@ -2,6 +2,10 @@
 //
 // One connection writes and several read: who wants one waits for it in line, see [pool]. A file is in WAL mode, so
 // that readers and the writer don't wait for each other. A database in memory has one connection for both.
+//
+// A session begins with its first statement (session.go). Those that write share transactions (writer.go), but for the
+// slow ones (pace.go); between two of them the writer looks after the log (wal.go) and leaves room for other processes
+// (others.go). Statements stay prepared on their connection (cache.go).
 package sqlite
 
 import (
