@@ -258,7 +258,7 @@ func assignInt(v reflect.Value, value int64) bool {
 		v.SetUint(uint64(value))
 	case v.Kind() == reflect.Float64:
 		v.SetFloat(float64(value))
-	case v.Kind() == reflect.Bool && (value == 0 || value == 1):
+	case v.Type() == reflect.TypeFor[bool]() && (value == 0 || value == 1):
 		v.SetBool(value == 1)
 	default:
 		return false
