@@ -67,7 +67,7 @@ func readOn(ctx context.Context, q Querier, query string, args []any) (source, e
 	case *Tx:
 		return asSource(q.read(ctx, query, args))
 	}
-	rows, err := q.QueryContext(ctx, query, args...)
+	rows, err := q.QueryContext(ctx, query, args...) //nolint:rowserrcheck // the reader does
 	if err != nil {
 		return nil, err
 	}
@@ -129,7 +129,7 @@ func (d *direct) scanByView(dest any, value driver.Value) (err error) {
 	if d.convert == nil {
 		views, done := d.conn.db.views()
 		defer done()
-		d.convert, err = views.QueryContext(&call{Context: context.Background(), feed: &d.feed}, "")
+		d.convert, err = views.QueryContext(&call{Context: context.Background(), feed: &d.feed}, "") //nolint:rowserrcheck // they have no end
 		if err != nil {
 			return err
 		}

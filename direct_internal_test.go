@@ -32,7 +32,7 @@ func TestAssignIsDatabaseSQLs(t *testing.T) {
 		flag bool
 		unit float64
 		raw  []byte
-		none struct{ a int }
+		none struct{}
 	)
 	destinations := []any{
 		new(int64), new(int), new(int32), new(int8), new(uint64), new(uint8), new(float64), new(float32), new(bool), new(string),
@@ -43,7 +43,9 @@ func TestAssignIsDatabaseSQLs(t *testing.T) {
 	values := []driver.Value{
 		nil, int64(0), int64(1), int64(2), int64(-1), int64(127), int64(128), int64(300), int64(math.MaxInt64), int64(math.MinInt64),
 		0.0, 1.0, -1.5, 1e300, math.Inf(1), math.Nextafter(1, 2), 16777217.0, true, false, "", "1", "-7", "1.5", "true", "x", "9223372036854775808",
-		[]byte(nil), []byte{}, []byte("1"), []byte("text"), time.Unix(1, 2).UTC(),
+		[]byte(nil),
+		[]byte{},
+		[]byte("1"), []byte("text"), time.Unix(1, 2).UTC(),
 	}
 	pairs := 0
 	for _, dest := range destinations {
@@ -55,7 +57,7 @@ func TestAssignIsDatabaseSQLs(t *testing.T) {
 			if (gotErr == nil) != (wantErr == nil) {
 				t.Errorf("%T(%v) into %T: got error %v, want %v", value, value, dest, gotErr, wantErr)
 			}
-			if raw, ok := want.Interface().(*sql.RawBytes); ok && value == "" {
+			if raw, ok := reflect.TypeAssert[*sql.RawBytes](want); ok && value == "" {
 				*raw = sql.RawBytes{} // is nil or not, as the buffer happens to be
 			}
 			if wantErr == nil && !cmp.Equal(got.Interface(), want.Interface(), cmp.Exporter(func(reflect.Type) bool { return true })) {

@@ -204,8 +204,14 @@ func TestParse(t *testing.T) {
 func TestParseRefuses(t *testing.T) {
 	t.Parallel()
 	for _, args := range [][]string{
-		{"nonesuch"}, {"-workloads", "nonesuch"}, {"-goroutines", "0"}, {"-goroutines", "x"},
-		{"-synchronous", "off"}, {"-contenders", "thole,"}, {"-rounds", "0"}, {"-duration", "x"},
+		{"nonesuch"},
+		{"-workloads", "nonesuch"},
+		{"-goroutines", "0"},
+		{"-goroutines", "x"},
+		{"-synchronous", "off"},
+		{"-contenders", "thole,"},
+		{"-rounds", "0"},
+		{"-duration", "x"},
 	} {
 		if _, err := parse(args, io.Discard); err == nil {
 			t.Errorf("%q was taken", args)
