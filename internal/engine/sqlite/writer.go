@@ -296,10 +296,15 @@ func (e *Engine) handBack(s *slot) {
 	w := &e.writer
 	if s == w.slot && w.group != nil {
 		s.holder.Store(nil)
-		if w.line.pass(s) {
+		gone := s.conn.gone(nil)
+		switch {
+		case gone != nil:
+			w.settle(gone)
+		case !s.conn.broken && w.line.pass(s):
 			return
+		default:
+			_ = w.commit(context.Background()) // those who share the transaction are told
 		}
-		_ = w.commit(context.Background()) // those who share the transaction are told
 	}
 	e.release(s)
 }

@@ -809,6 +809,41 @@ func TestAMemberLeavesTheLine(t *testing.T) {
 	committedAll(t, members{adds(2), adds(3)}.run(t, e), 0, 1)
 }
 
+// A transaction that has ended as somebody was about to join it is not handed on.
+func TestATransactionEndsBeforeItIsJoined(t *testing.T) {
+	t.Parallel()
+	e, w := shop(t)
+	first := begin(t, e, engine.Options{})
+	e.writer.cost = time.Hour
+	exec(t, first, "INSERT INTO t VALUES (1)")
+	joined, waits := make(chan struct{}), make(chan told)
+	go func() {
+		defer close(joined)
+		s, err := e.Begin(t.Context(), engine.Options{})
+		if err == nil {
+			err = adds(2)(t.Context(), s)
+		}
+		if err != nil {
+			t.Error(err)
+		}
+		e.writer.slot.conn.undone = true // as SQLite's hook tells
+		e.handBack(e.writer.slot)        // as who could not join does
+	}()
+	queued(t, e.writer.line, 1)
+	go func() { waits <- end(t.Context(), first, nil) }()
+	<-joined
+	got := <-waits
+	is(t, got.err, engine.ErrTxAborted)
+	same(t, "outcome", got.outcome, engine.RolledBack)
+	if n := w.count("COMMIT"); n != 0 {
+		t.Errorf("commits: got %d, want none", n)
+	}
+	if _, err := e.writer.slot.conn.rollback(t.Context()); err != nil {
+		t.Error(err)
+	}
+	wantRows(t, e)
+}
+
 // Close ends who waits; those who have the writer commit.
 func TestCloseWithAGroup(t *testing.T) {
 	t.Parallel()
