@@ -96,7 +96,8 @@ type Config struct {
 // others wait share a transaction with them, so that all of them wait for the
 // disk once (group commit): the next one runs in a savepoint of it, and the last
 // one commits. None returns before that; so each may take as long as the one
-// behind it, and fn must not wait for the end of another session. What fails
+// behind it, and fn must not wait for another session to end, nor for a mutex
+// that is held around one. What fails
 // undoes its own session alone, but for what ends the whole transaction: a disk
 // that is full or fails, or INSERT OR ROLLBACK behind other statements of its
 // session. Then the others end with [ErrTxAborted], rolled back. A write in a

@@ -137,6 +137,9 @@ func (d *direct) scanByView(dest any, value driver.Value) (err error) {
 	d.feed.value = value
 	d.convert.Next()
 	err = d.convert.Scan(dest)
+	if raw, ok := dest.(*sql.RawBytes); ok {
+		*raw = bytes.Clone(*raw) // the next column has the same buffer
+	}
 	if inner := errors.Unwrap(err); inner != nil {
 		return inner // without the index and the name of its column
 	}

@@ -38,7 +38,8 @@ type SessionOptions struct {
 	MaxAttempts int
 
 	// Timeout bounds the session with all its attempts, but for COMMIT and
-	// ROLLBACK. Default: none but ctx's own.
+	// ROLLBACK. On SQLite the session then shares no COMMIT with others
+	// ([SQLiteConfig]); a deadline of ctx lets it. Default: none but ctx's own.
 	Timeout time.Duration
 
 	// LockTimeout bounds each wait for a lock. On SQLite that is the wait for

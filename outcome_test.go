@@ -280,3 +280,33 @@ func TestRecoveredPanic(t *testing.T) {
 		t.Errorf("got %d rows, %v, want none", n, err)
 	}
 }
+
+// exploding is a destination that panics.
+type exploding struct{}
+
+func (*exploding) Scan(any) error { panic("boom") }
+
+// TestScannerPanics outside a session, in each function that reads: the
+// connection is back, and the writer too.
+func TestScannerPanics(t *testing.T) {
+	t.Parallel()
+	dbtest.EachDatabase(t, func(t *testing.T, db *thole.DB) {
+		run(t, db, "create table t (a integer)")
+		const query = "insert into t values (1) returning a"
+		for name, read := range map[string]func(){
+			"GetContext":    func() { _ = db.GetContext(t.Context(), new(exploding), query) },
+			"SelectContext": func() { _ = db.SelectContext(t.Context(), new([]exploding), query) },
+			"One":           func() { _, _ = thole.One[exploding](t.Context(), db, query) },
+		} {
+			func() {
+				defer func() {
+					if recover() == nil {
+						t.Errorf("%s: no panic", name)
+					}
+				}()
+				read()
+			}()
+			run(t, db, "delete from t")
+		}
+	})
+}

@@ -174,8 +174,6 @@ func (q *queries) QueryRowxContext(ctx context.Context, query string, args ...an
 
 // GetContext scans the first row into dest: a pointer to a struct, whose fields
 // it finds by their db tags, or to a single value. No row is [sql.ErrNoRows].
-// A [sql.Scanner] in dest must not panic: database/sql, which calls it, then
-// waits for ever (Go 1.26).
 func (q *queries) GetContext(ctx context.Context, dest any, query string, args ...any) error {
 	v, err := destination(dest)
 	if err != nil {

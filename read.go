@@ -110,6 +110,7 @@ func destination(dest any) (reflect.Value, error) {
 
 // readFirst reads the first row, and closes the rows.
 func readFirst(rows source, dest reflect.Value) error {
+	defer func() { _ = rows.Close() }() // a Scanner may panic
 	found, err := newReader(rows, dest.Type()).next(dest)
 	closing := rows.Close()
 	switch {

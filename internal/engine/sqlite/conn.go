@@ -116,12 +116,16 @@ func (c *conn) uncommitted(ctx context.Context, err error) *engine.Error {
 // all of a transaction can be in the log, though SQLite knows that it is rolled back; who opens the log anew would find
 // it there. The next one to commit takes its place.
 func (c *conn) overwrite(ctx context.Context) error {
-	version, err := c.ask(ctx, "PRAGMA user_version")
+	version, err := c.ask(context.WithoutCancel(ctx), "PRAGMA user_version")
 	if err != nil {
 		return err
 	}
 	for _, text := range []string{"BEGIN IMMEDIATE", "PRAGMA user_version=" + version, "COMMIT"} {
-		if _, err := c.raw.ExecContext(context.WithoutCancel(ctx), text, nil); err != nil {
+		err := untilFree(context.WithoutCancel(ctx), time.Now(), time.Second, func() error {
+			_, err := c.raw.ExecContext(context.WithoutCancel(ctx), text, nil)
+			return err
+		})
+		if err != nil {
 			_, _ = c.rollback(ctx)
 			return err
 		}

@@ -116,7 +116,7 @@ func (e *Engine) acquire(ctx context.Context, want claim) (*slot, error) {
 func (e *Engine) makeReady(ctx context.Context, s *slot, want claim) (err error) {
 	w := &e.writer
 	if s == w.slot && w.group != nil && !w.mayJoin(want) {
-		_ = w.commit(ctx) // those who share the transaction are told
+		_ = w.commit(context.WithoutCancel(ctx)) // those who share the transaction are told
 		e.replaceBroken(s)
 	}
 	if s == w.slot && !want.shares {

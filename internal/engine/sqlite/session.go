@@ -119,7 +119,10 @@ func (e *Engine) warnLeftOpen(ctx context.Context) {
 // again and again, as SQLite's own handler does: that would need a goroutine to end with ctx, also where nobody else
 // has the lock.
 func (s *session) beginImmediate(ctx context.Context, since time.Time) error {
-	patience := min(s.want.patience, s.engine.cfg.BusyTimeout)
+	patience, busy := s.want.patience, s.engine.cfg.BusyTimeout
+	if now := time.Now(); patience > 0 && now.Add(busy).Before(since.Add(patience)) {
+		since, patience = now, busy
+	}
 	err := untilFree(ctx, since, patience, func() error { return s.conn.begin(ctx, "BEGIN IMMEDIATE") })
 	if hasCode(err, sqlite3.SQLITE_BUSY) {
 		locked := explain(ctx, err)

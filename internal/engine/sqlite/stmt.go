@@ -237,7 +237,10 @@ func (r *rows) Next(values []driver.Value) error {
 	}
 	err := r.ctx.Err()
 	if err == nil {
+		failed := r.failed
+		r.stmt.running, r.failed = true, true // when a function that the caller has registered panics
 		err = r.driverRows.Next(values)
+		r.stmt.running, r.failed = false, failed
 	}
 	switch {
 	case errors.Is(err, io.EOF):
