@@ -28,6 +28,13 @@ type watched struct {
 	mu       sync.Mutex
 	prepared map[string]int
 	ran      []string
+	before   func() // is called before a statement is prepared or run, if it is set
+}
+
+func (w *watched) arrive() {
+	if w.before != nil {
+		w.before()
+	}
 }
 
 // watch has the writer's connection counted. It has run nothing of a session yet.
@@ -40,6 +47,7 @@ func watch(t *testing.T, e *Engine) *watched {
 }
 
 func (w *watched) PrepareContext(ctx context.Context, query string) (driver.Stmt, error) {
+	w.arrive()
 	s, err := w.driverConn.PrepareContext(ctx, query)
 	if err != nil {
 		return nil, err
@@ -57,6 +65,7 @@ type watchedStmt struct {
 }
 
 func (s *watchedStmt) ExecContext(ctx context.Context, args []driver.NamedValue) (driver.Result, error) {
+	s.conn.arrive()
 	s.conn.mu.Lock()
 	s.conn.ran = append(s.conn.ran, s.text)
 	s.conn.mu.Unlock()
@@ -300,6 +309,43 @@ func TestAMemberFailsAlone(t *testing.T) {
 				t.Errorf("transactions: got %d, want 1", n)
 			}
 		})
+	}
+}
+
+// A member's ctx ends before each call of the driver, one after the other: it is there as a whole or not at all, and
+// the others are there.
+func TestAMemberIsCancelledAnywhere(t *testing.T) {
+	t.Parallel()
+	const most = 100
+	for at := 1; ; at++ {
+		e, w := shop(t)
+		calls := 0
+		all := members{adds(1), func(ctx context.Context, s engine.Session) error {
+			ctx, cancel := context.WithCancel(ctx)
+			defer cancel()
+			w.before = func() {
+				if calls++; calls == at {
+					cancel()
+				}
+			}
+			err := errors.Join(adds(2)(ctx, s), nested(adds(20))(ctx, s), adds(21)(ctx, s))
+			w.before = nil
+			return errors.Join(err, ctx.Err()) // as WithSession looks before it commits
+		}, adds(3)}.run(t, e)
+		committedAll(t, all, 0, 2)
+		if calls < at {
+			committedAll(t, all, 1)
+			wantRows(t, e, 1, 2, 3, 20, 21)
+			t.Logf("%d points", calls)
+			return
+		}
+		if at == most {
+			t.Fatalf("calls: got %d and no end", at)
+		}
+		is(t, all[1].err, context.Canceled)
+		same(t, "outcome", all[1].outcome, engine.RolledBack)
+		same(t, "transactions", w.count("BEGIN IMMEDIATE"), 1)
+		wantRows(t, e, 1, 3)
 	}
 }
 
