@@ -8,6 +8,7 @@ import (
 	sqlite3 "modernc.org/sqlite/lib"
 
 	"github.com/tholedb/thole/internal/engine"
+	"github.com/tholedb/thole/internal/sqltext"
 )
 
 // autoConn runs statements outside a session. One that may write is a session of its own, so that several in one text
@@ -65,10 +66,11 @@ func (a *autoConn) execAlone(
 	return result, err
 }
 
-// QueryContext implements [engine.Conn]. What a reader refuses to do it has not begun to do, and the writer does it.
+// QueryContext implements [engine.Conn]. A statement that a reader refuses to run it has not begun to run, and the writer
+// runs it; of several the first would have run twice.
 func (a *autoConn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
 	runs := a.queryReader
-	if changesConnection(query) {
+	if changesConnection(query) || sqltext.IsScript(sqltext.SQLite, query) && !reads(query) {
 		runs = a.queryWriter
 	}
 	r, err := runs(ctx, query, args)

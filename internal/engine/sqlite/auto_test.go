@@ -293,3 +293,23 @@ func panics(t *testing.T, f func()) {
 	}()
 	f()
 }
+
+// A statement of a script runs once, though a reader would run the first and refuse the second.
+func TestAutoScriptRunsOnce(t *testing.T) {
+	t.Parallel()
+	calls := 0
+	cfg := file(t)
+	cfg.Driver = func(d *sqlite.Driver) error {
+		return d.RegisterScalarFunction("called", 0, func(*sqlite.FunctionContext, []driver.Value) (driver.Value, error) {
+			calls++
+			return int64(calls), nil
+		})
+	}
+	e := open(t, cfg)
+	run(t, e, "CREATE TABLE t (a)")
+	if _, err := readAll(t.Context(), auto(t, e), "SELECT called(); INSERT INTO t VALUES (1)"); err != nil {
+		t.Error(err)
+	}
+	same(t, "calls", calls, 1)
+	same(t, "rows", len(inT(t, e)), 1)
+}
