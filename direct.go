@@ -61,6 +61,9 @@ func (q *queries) read(ctx context.Context, query string, args []any) (*direct, 
 // readOn is read on a DB or a Tx. A Querier that embeds one may have a
 // QueryContext of its own.
 func readOn(ctx context.Context, q Querier, query string, args []any) (source, error) {
+	if q == nil {
+		return nil, failure(nil, "read rows: the Querier is nil")
+	}
 	switch q := q.(type) {
 	case *DB:
 		return asSource(q.read(ctx, query, args))
@@ -79,6 +82,20 @@ func asSource(d *direct, err error) (source, error) {
 		return nil, err
 	}
 	return d, nil
+}
+
+// unread closes rows that could not be read because of err, and returns that
+// with what became of their statement. What the rows themselves say tells it.
+func unread(rows source, err error) error {
+	d, ok := rows.(*direct)
+	if !ok || d.err != nil || d.conn.tx != nil {
+		return err
+	}
+	outcome := Outcome(d.conn.auto.Abandon())
+	if closing := d.Close(); closing != nil {
+		return errors.Join(err, closing)
+	}
+	return withOutcome(outcome, err)
 }
 
 // Columns implements [source].

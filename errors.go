@@ -265,6 +265,10 @@ func (o Outcome) String() string {
 // of the statement outside a session that did. Where sessions are nested, or
 // fn used another DB, it is the outermost session's. err must be what was
 // returned, or wrap it: any other error reads as rolled back.
+//
+// An error of reading what a statement outside a session returned (a column
+// without a field, a second row for [One]) undoes the statement on SQLite; on
+// PostgreSQL it is committed then, and the outcome says so.
 func OutcomeOf(err error) Outcome {
 	if err == nil {
 		return Committed

@@ -310,3 +310,41 @@ func TestScannerPanics(t *testing.T) {
 		}
 	})
 }
+
+// TestUnreadRows has rows of a statement that writes, outside a session, go
+// nowhere: what is told is what became of it.
+func TestUnreadRows(t *testing.T) {
+	t.Parallel()
+	type other struct{ B int }
+	dbtest.EachDatabase(t, func(t *testing.T, db *thole.DB) {
+		run(t, db, "create table unread (a integer)")
+		const query = "insert into unread values (1), (2) returning a"
+		for name, read := range map[string]func() error{
+			"One, two rows": func() error { _, err := thole.One[int](t.Context(), db, query); return err },
+			"One, no field": func() error { _, err := thole.One[other](t.Context(), db, query); return err },
+			"All, a value":  func() error { _, err := thole.All[bool](t.Context(), db, query); return err },
+			"GetContext":    func() error { return db.GetContext(t.Context(), new(other), query) },
+			"SelectContext": func() error { return db.SelectContext(t.Context(), new([]other), query) },
+			"Each": func() (err error) {
+				for _, err = range thole.Each[other](t.Context(), db, query) {
+					break
+				}
+				return err
+			},
+		} {
+			err := read()
+			rows, countErr := thole.One[int](t.Context(), db, "select count(*) from unread")
+			if countErr != nil {
+				t.Fatal(countErr)
+			}
+			want := map[bool]thole.Outcome{true: thole.Committed, false: thole.RolledBack}[rows > 0]
+			if err == nil || thole.OutcomeOf(err) != want {
+				t.Errorf("%s: got error %v and outcome %s, and %d rows are there", name, err, thole.OutcomeOf(err), rows)
+			}
+			if db.Engine() == thole.SQLite && rows > 0 {
+				t.Errorf("%s: %d rows are there, want none on SQLite", name, rows)
+			}
+			run(t, db, "delete from unread")
+		}
+	})
+}

@@ -31,18 +31,23 @@ import (
 // first.
 func One[T any](ctx context.Context, q Querier, query string, args ...any) (T, error) {
 	var one T
-	found := false
-	for row, err := range Each[T](ctx, q, query, args...) {
-		switch {
-		case err != nil:
-			return *new(T), err
-		case found:
-			return *new(T), failure(nil, "read rows: there is more than one, where there should be one: %q", shorten(query))
-		}
-		one, found = row, true
+	rows, err := readOn(ctx, q, query, args)
+	if err != nil {
+		return one, err
 	}
-	if !found {
-		return one, sql.ErrNoRows
+	defer func() { _ = rows.Close() }() // they were read to the end, or something worse has happened
+	found, err := newReader(rows, reflect.TypeFor[T]()).next(reflect.ValueOf(&one).Elem())
+	switch {
+	case err != nil:
+	case !found:
+		err = sql.ErrNoRows
+	case rows.Next():
+		err = unread(rows, failure(nil, "read rows: there is more than one, where there should be one: %q", shorten(query)))
+	default:
+		err = rows.Err()
+	}
+	if err != nil {
+		return *new(T), err
 	}
 	return one, nil
 }
@@ -75,10 +80,6 @@ func All[T any](ctx context.Context, q Querier, query string, args ...any) ([]T,
 // In a session nothing else can run until the loop has ended ([ErrBusy]).
 func Each[T any](ctx context.Context, q Querier, query string, args ...any) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
-		if q == nil {
-			yield(*new(T), failure(nil, "read rows: the Querier is nil"))
-			return
-		}
 		rows, err := readOn(ctx, q, query, args)
 		if err != nil {
 			yield(*new(T), err)
@@ -184,12 +185,15 @@ func (r *reader) findFields() {
 // next scans the next row into v; it reports whether there was one.
 func (r *reader) next(v reflect.Value) (bool, error) {
 	if r.err != nil {
-		return false, r.err
+		return false, unread(r.rows, r.err)
 	}
 	if !r.rows.Next() {
 		return false, r.rows.Err()
 	}
-	return true, r.scan(v)
+	if err := r.scan(v); err != nil {
+		return true, unread(r.rows, err)
+	}
+	return true, nil
 }
 
 func (r *reader) scan(v reflect.Value) error {

@@ -115,6 +115,11 @@ type Conn interface {
 type AutoConn interface {
 	Conn
 
+	// Abandon says that the rows which are open can't be read. Where the engine
+	// still can, closing them undoes their statement. It returns what becomes
+	// of that.
+	Abandon() Outcome
+
 	// Close gives the connection back. Open rows are closed.
 	Close() error
 }

@@ -165,6 +165,10 @@ func commitsInside(query string) bool {
 	return hasFold(query, "concurrently")
 }
 
+// Abandon implements [engine.AutoConn]. The server commits a statement without
+// waiting for its rows to be read.
+func (a *auto) Abandon() engine.Outcome { return engine.Committed }
+
 // Close implements [engine.AutoConn].
 func (a *auto) Close() error {
 	a.giveBack()

@@ -179,6 +179,15 @@ func (a *autoConn) PrepareContext(ctx context.Context, query string) (driver.Stm
 // Failed implements [engine.Conn].
 func (a *autoConn) Failed(ctx context.Context, err error) *engine.Error { return explain(ctx, err) }
 
+// Abandon implements [engine.AutoConn]. A statement commits behind its last row.
+func (a *autoConn) Abandon() engine.Outcome {
+	if a.rows.ended {
+		return engine.Committed
+	}
+	a.rows.failed = true
+	return engine.RolledBack
+}
+
 // Close implements [engine.AutoConn].
 func (a *autoConn) Close() error {
 	if a.rows == nil {
