@@ -16,6 +16,7 @@ var deadlock = []sentence{
 		sentence{"nested", waitsForItself},
 		sentence{"another goroutine", waitsForAnother},
 		sentence{"same place", samePlaceElsewhere},
+		sentence{"same call", sameCallElsewhere},
 		sentence{"ctx", waitEndsWithContext},
 	)},
 	{"L2", sessionInCtxIsJoined},
@@ -171,6 +172,38 @@ func samePlaceElsewhere(t *testing.T, w *world) {
 		return
 	}
 	wantIs(t, err, thole.ErrLocked)
+}
+
+// sameCallElsewhere waits for a session that another goroutine has opened by the
+// same calls, as the handlers of a server do.
+func sameCallElsewhere(t *testing.T, w *world) {
+	on := w.reopen(t, impatient)
+	gaveUp, ended := make(chan struct{}), make(chan error, 2)
+	for range cap(ended) {
+		go func() {
+			ended <- on.WithSession(t.Context(), func(tx *thole.Tx) error {
+				if err := begin(tx); err != nil {
+					return err
+				}
+				<-gaveUp
+				return nil
+			})
+		}()
+	}
+	if on.Engine() != thole.Postgres { // where nobody waits
+		err := receive(t, ended)
+		wantIs(t, err, thole.ErrLocked)
+		if errors.Is(err, thole.ErrNested) {
+			t.Errorf("got error %v, want it not to be %v", err, thole.ErrNested)
+		}
+		ended <- nil
+	}
+	close(gaveUp)
+	for range cap(ended) {
+		if err := receive(t, ended); err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 // waitEndsWithContext before LockTimeout does.

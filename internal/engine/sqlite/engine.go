@@ -155,7 +155,7 @@ func (e *Engine) explainWait(ctx context.Context, from *pool[*slot], want claim,
 	if (errors.Is(failed, engine.ErrLocked) || errors.Is(failed, engine.ErrTimeout)) && e.sparing.Now() {
 		e.env.Log.WarnContext(ctx, "thole: "+failed.Message, "database", e.name)
 	}
-	if from == e.writer.line && e.waitsForItself() {
+	if from == e.writer.line && e.waitsForItself(want.info) {
 		failed.Message += "; it can't let go, for this call is inside it: use its Tx, or the ctx of Tx.Context"
 		failed.Err = errors.Join(failed.Err, engine.ErrNested)
 		if errors.Is(failed.Kind, engine.ErrLocked) {
@@ -165,10 +165,11 @@ func (e *Engine) explainWait(ctx context.Context, from *pool[*slot], want claim,
 	return failed
 }
 
-// waitsForItself reports whether the session that has the writer is around the running call.
-func (e *Engine) waitsForItself() bool {
+// waitsForItself reports whether the session that has the writer is around the running call. One that was opened by the
+// same calls as the one that waits is another goroutine's: it is the one that waits which is found on the stack.
+func (e *Engine) waitsForItself(waits *engine.Info) bool {
 	holder := e.writer.slot.holder.Load()
-	return holder != nil && holder.Caller.Encloses()
+	return holder != nil && (waits == nil || holder.Caller != waits.Caller) && holder.Caller.Encloses()
 }
 
 // holds says who holds the writer.
