@@ -92,18 +92,23 @@ type Config struct {
 //
 // One session writes at a time, the others wait in line. It has the writer from
 // its first statement to its end; one that is ReadOnly, and a query outside a
-// session, reads beside it what was committed before. Sessions behind which
-// others wait share a transaction with them, so that all of them wait for the
-// disk once (group commit): the next one runs in a savepoint of it, and the last
-// one commits. None returns before that; so each may take as long as the one
-// behind it, and fn must not wait for another session to end, nor for a mutex
-// that is held around one. What fails
-// undoes its own session alone, but for what ends the whole transaction: a disk
-// that is full or fails, or INSERT OR ROLLBACK behind other statements of its
-// session. Then the others end with [ErrTxAborted], rolled back. A write in a
-// shared transaction is not interrupted when its ctx ends: the session fails when
-// it is through. A session with a Timeout or a StatementTimeout
-// shares no transaction.
+// session, reads beside it what was committed before. In memory one connection
+// does both, so that a query inside a loop over the rows of another waits.
+//
+// Sessions behind which others wait share a transaction with them, statements
+// outside a session too, so that all of them wait for the disk once (group
+// commit): the next one runs in a savepoint of it, and the last one commits. None
+// returns before that; so each may take as long as the one behind it, and fn must
+// not wait for another session to end, nor for a mutex that is held around one.
+// What fails undoes its own session alone, but for what ends the whole
+// transaction: a disk that is full or fails, or INSERT OR ROLLBACK behind other
+// statements of its session. Then the others end with [ErrTxAborted], rolled
+// back. A write in a shared transaction is not interrupted when its ctx ends: the
+// session fails when it is through.
+//
+// A session with a Timeout or a StatementTimeout shares no transaction, and one
+// that is opened where sessions are mostly slow joins none. None is shared in
+// memory, nor where a table or a trigger says ROLLBACK or a database is attached.
 //
 // The write-ahead log is kept below 64 MB. Where somebody who reads for long
 // prevents that, a warning says who.

@@ -42,7 +42,6 @@ var _ source = (*direct)(nil)
 // read runs a query whose rows the caller reads, and closes, before it returns.
 func (q *queries) read(ctx context.Context, query string, args []any) (*direct, error) {
 	r := q.positional(ctx, query, args)
-	defer r.done()
 	c := &conn{db: q.on, reads: true}
 	values, err := c.values(r.args)
 	if err != nil {

@@ -66,9 +66,9 @@ var (
 	// everywhere prevents it.
 	ErrDeadlock = engine.ErrDeadlock
 
-	// ErrLocked is returned when a lock was not had in time: SQLite's writer
-	// within [SessionOptions.LockTimeout], NOWAIT or lock_timeout on
-	// PostgreSQL.
+	// ErrLocked is returned when a lock was not had in time: SQLite's writer, or
+	// one of its readers, within [SessionOptions.LockTimeout], NOWAIT or
+	// lock_timeout on PostgreSQL.
 	ErrLocked = engine.ErrLocked
 
 	// ErrReadOnly is returned by a statement that writes in a read-only

@@ -43,8 +43,8 @@ type SessionOptions struct {
 	Timeout time.Duration
 
 	// LockTimeout bounds each wait for a lock. On SQLite that is the wait for
-	// the one writer, in this process and for other ones. Default: 5 s on
-	// SQLite, the server's lock_timeout on PostgreSQL.
+	// the one writer, in this process and for other ones, or for a reader that
+	// is free. Default: 5 s on SQLite, the server's lock_timeout on PostgreSQL.
 	LockTimeout time.Duration
 
 	// StatementTimeout bounds each statement. Default: none on SQLite, the

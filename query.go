@@ -83,8 +83,8 @@ var noContext = func() context.Context {
 }()
 
 // at is where a statement with ctx runs: in the session, in the one that ctx
-// carries, or outside any. The caller calls done when it has the result.
-func (q *queries) at(ctx context.Context) (views *sqlx.DB, through *call, done func()) {
+// carries, or outside any.
+func (q *queries) at(ctx context.Context) *call {
 	if ctx == nil {
 		ctx = noContext // database/sql would panic with its lock held
 	}
@@ -95,29 +95,26 @@ func (q *queries) at(ctx context.Context) (views *sqlx.DB, through *call, done f
 	if tx != nil {
 		ctx = tx.carry(ctx)
 	}
-	views, done = q.on.views()
-	return views, &call{Context: ctx}, done
+	return &call{Context: ctx}
 }
 
 // running is how a query runs.
 type running struct {
-	views *sqlx.DB
-	ctx   *call
-	text  string
-	args  []any
-	done  func() // to be called when there is a result
+	ctx  *call
+	text string
+	args []any
 }
 
 // run binds a query with bind and says how it runs. What is wrong with it the
 // connection says, for a Row has no other place for it.
 func (q *queries) run(ctx context.Context, query string, bind func() (string, []any, error)) running {
-	views, c, done := q.at(ctx)
+	c := q.at(ctx)
 	text, args, err := bind()
 	if err != nil {
 		text = query
 	}
 	c.query, c.bound, c.err = query, true, err
-	return running{views, c, text, args, done}
+	return running{c, text, args}
 }
 
 // positional is run for arguments in a list.
@@ -136,9 +133,7 @@ func (q *queries) named(ctx context.Context, query string, arg any) running {
 // its way: DO, CALL, VACUUM, and what runs CONCURRENTLY. Several statements in
 // one text happen together or not at all.
 func (q *queries) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
-	r := q.positional(ctx, query, args)
-	defer r.done()
-	return q.on.exec(r)
+	return q.on.exec(q.positional(ctx, query, args))
 }
 
 // QueryContext runs a statement that returns rows. They keep a session busy,
@@ -147,29 +142,33 @@ func (q *queries) ExecContext(ctx context.Context, query string, args ...any) (s
 // then, the error is [ErrCommitUnknown].
 func (q *queries) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
 	r := q.positional(ctx, query, args)
-	defer r.done()
-	return r.views.QueryContext(r.ctx, r.text, r.args...)
+	views, done := q.on.views()
+	defer done()
+	return views.QueryContext(r.ctx, r.text, r.args...)
 }
 
 // QueryRowContext runs a statement that returns a row. Its Scan closes it.
 func (q *queries) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
 	r := q.positional(ctx, query, args)
-	defer r.done()
-	return r.views.QueryRowContext(r.ctx, r.text, r.args...)
+	views, done := q.on.views()
+	defer done()
+	return views.QueryRowContext(r.ctx, r.text, r.args...)
 }
 
 // QueryxContext is QueryContext with sqlx's rows.
 func (q *queries) QueryxContext(ctx context.Context, query string, args ...any) (*sqlx.Rows, error) {
 	r := q.positional(ctx, query, args)
-	defer r.done()
-	return r.views.QueryxContext(r.ctx, r.text, r.args...)
+	views, done := q.on.views()
+	defer done()
+	return views.QueryxContext(r.ctx, r.text, r.args...)
 }
 
 // QueryRowxContext is QueryRowContext with sqlx's row.
 func (q *queries) QueryRowxContext(ctx context.Context, query string, args ...any) *sqlx.Row {
 	r := q.positional(ctx, query, args)
-	defer r.done()
-	return r.views.QueryRowxContext(r.ctx, r.text, r.args...)
+	views, done := q.on.views()
+	defer done()
+	return views.QueryRowxContext(r.ctx, r.text, r.args...)
 }
 
 // GetContext scans the first row into dest: a pointer to a struct, whose fields
@@ -207,16 +206,17 @@ func (q *queries) SelectContext(ctx context.Context, dest any, query string, arg
 // again on each connection that it runs on, and when its ctx ends among its
 // rows, the error is database/sql's own, which tells no outcome.
 func (q *queries) PrepareContext(ctx context.Context, query string) (*sql.Stmt, error) {
-	views, ctx, done := q.at(ctx)
+	at := q.at(ctx)
+	views, done := q.on.views()
 	defer done()
-	if q.on.current(original(ctx)) == nil {
-		return views.PrepareContext(ctx, query)
+	if q.on.current(at.Context) == nil {
+		return views.PrepareContext(at, query)
 	}
-	conn, err := views.Conn(ctx)
+	conn, err := views.Conn(at)
 	if err != nil {
 		return nil, err
 	}
-	prepared, err := conn.PrepareContext(ctx, query)
+	prepared, err := conn.PrepareContext(at, query)
 	if err != nil {
 		_ = conn.Close() // holds nothing
 		return nil, err
@@ -235,17 +235,16 @@ func (q *queries) DriverName() string { return q.on.engine.DriverName() }
 // row behind VALUES for each: `INSERT INTO t (a, b) VALUES (:a, :b)`; for many
 // rows see [InsertAll].
 func (q *queries) NamedExecContext(ctx context.Context, query string, arg any) (sql.Result, error) {
-	r := q.named(ctx, query, arg)
-	defer r.done()
-	return q.on.exec(r)
+	return q.on.exec(q.named(ctx, query, arg))
 }
 
 // NamedQueryContext is QueryxContext with values for names, as
 // [DB.NamedExecContext] takes them.
 func (q *queries) NamedQueryContext(ctx context.Context, query string, arg any) (*sqlx.Rows, error) {
 	r := q.named(ctx, query, arg)
-	defer r.done()
-	return r.views.QueryxContext(r.ctx, r.text, r.args...)
+	views, done := q.on.views()
+	defer done()
+	return views.QueryxContext(r.ctx, r.text, r.args...)
 }
 
 // Rebind turns ? into the engine's own placeholders, for code written for sqlx.

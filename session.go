@@ -24,8 +24,8 @@ import (
 //
 // Inside fn use tx, or the ctx of [Tx.Context]. With the ctx from outside, db
 // knows nothing of the session: what runs on it is not part of the session, and
-// on SQLite a write waits for it in vain ([ErrNested], when LockTimeout has
-// passed or ctx has ended).
+// on SQLite a write, once the session has begun, waits for it in vain
+// ([ErrNested], when LockTimeout has passed or ctx has ended).
 //
 // fn runs once, except that it is run again, up to five times in all, when
 // another process held SQLite's lock, and, in sessions whose options ask for
@@ -33,12 +33,13 @@ import (
 // see [SessionOptions.MaxAttempts]. Return what fn made rather than fill
 // variables outside, or use the function [WithSession].
 //
-// On SQLite a session begins with its first statement, and sessions that wait
-// for each other share a COMMIT, see [SQLiteConfig].
+// On SQLite a session begins with its first statement, which waits for the
+// writer: where it gave up, the session can't go on. Sessions that wait for each
+// other share a COMMIT, see [SQLiteConfig].
 //
 // COMMIT and ROLLBACK do not end with ctx: they may take until its deadline or
-// five seconds, whichever is later; SQLite's COMMIT is waited for. After that
-// the hooks run, see [Tx.OnCommit].
+// five seconds, whichever is later; on SQLite both are waited for, with the
+// sessions that share the transaction. After that the hooks run, see [Tx.OnCommit].
 func (db *DB) WithSession(ctx context.Context, fn func(tx *Tx) error) error {
 	if tx := db.current(ctx); tx != nil {
 		return tx.WithSession(ctx, fn)

@@ -16,7 +16,7 @@ import (
 type Info struct {
 	Label  string // the caller's own name for it, or ""
 	Caller Caller // where it was opened
-	Query  string // of a statement outside a session, which has none of the others
+	Query  string // of a statement outside a session, which has no label and no caller
 	Began  time.Time
 }
 

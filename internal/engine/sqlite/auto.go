@@ -56,6 +56,9 @@ func (a *autoConn) execAlone(
 		return nil, err
 	}
 	defer a.engine.release(s)
+	if err := a.engine.clean(ctx, s.conn); err != nil {
+		return nil, err
+	}
 	err = untilFree(ctx, time.Now(), a.engine.cfg.BusyTimeout, func() error {
 		prepared, err := s.conn.prepare(ctx, query, refusedAlone)
 		if err == nil {

@@ -26,7 +26,7 @@ func FuzzBinding(f *testing.F) {
 	c := e.writer.slot.conn
 	const tables = `CREATE TABLE t (id INTEGER, name TEXT, data TEXT);
 		INSERT INTO t VALUES (1, 'a', '{"k": 1, "?": [":a"]}'), (2, ':b ?', NULL); PRAGMA query_only=1`
-	if err := c.control(f.Context(), tables); err != nil {
+	if err := c.settle(f.Context(), tables); err != nil {
 		f.Fatal(err)
 	}
 	f.Fuzz(func(t *testing.T, query string) {

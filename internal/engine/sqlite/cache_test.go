@@ -144,7 +144,7 @@ func TestStatementOfAPanicIsDropped(t *testing.T) {
 	}
 	commit(t, s)
 	same(t, "rows", fmt.Sprint(rowsOf(t, auto(t, e), "SELECT a FROM t")), "[[2]]")
-	if err := e.writer.slot.conn.control(context.Background(), "VACUUM"); err != nil {
+	if err := e.writer.slot.conn.settle(context.Background(), "VACUUM"); err != nil {
 		t.Errorf("a statement is still running: %v", err)
 	}
 }

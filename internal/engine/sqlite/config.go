@@ -30,8 +30,8 @@ type Config struct {
 	Synchronous string
 
 	// BusyTimeout is how long a statement waits for the locks of other
-	// processes. What waits in this process follows the session's LockTimeout,
-	// which cuts this one too. It counts whole milliseconds.
+	// processes; readers count whole milliseconds. What waits in this process
+	// follows the session's LockTimeout, which cuts this one too.
 	// Default: 10 s.
 	BusyTimeout time.Duration
 

@@ -63,20 +63,15 @@ func (c *conn) own(text string) (driverStmt, error) {
 	return c.ours[text], nil
 }
 
-// control runs a statement of ours. (A PRAGMA that sets something may do so only when it is prepared.)
-func (c *conn) control(ctx context.Context, text string) error {
+// settle runs a statement of ours that waits for nobody, and to its end: a context that ended it would leave open what
+// has become of it. (It is not for a PRAGMA that sets something, which may do so only when it is prepared.)
+func (c *conn) settle(ctx context.Context, text string) error {
 	s, err := c.own(text)
 	if err != nil {
 		return err
 	}
-	_, err = s.ExecContext(ctx, nil)
+	_, err = s.ExecContext(context.WithoutCancel(ctx), nil)
 	return err
-}
-
-// settle runs a statement of ours that waits for nobody, and to its end: a context that ended it would leave open what
-// has become of it.
-func (c *conn) settle(ctx context.Context, text string) error {
-	return c.control(context.WithoutCancel(ctx), text)
 }
 
 // begin starts a transaction. When it fails, none is open any more.

@@ -96,8 +96,8 @@ func create(path string) error {
 // dsn returns what the driver calls the database by. The path stands in it so that no byte has a meaning,
 // https://sqlite.org/uri.html.
 //
-// Times are written as "2006-01-02 15:04:05.999999999+00:00", which sorts as text, and read as UTC. _error_rc keeps
-// the driver from adding the text of another error.
+// The driver reads times as UTC; those that it is given CheckNamedValue has written. What functions of the caller's return
+// it writes as "2006-01-02 15:04:05.999999999+00:00". _error_rc keeps it from adding the text of another error.
 func dsn(cfg Config) string {
 	const options = "?_time_format=sqlite&_timezone=UTC&_error_rc=1"
 	if cfg.inMemory() {

@@ -312,7 +312,7 @@ func lockNewFile(t *testing.T, path string) (unlock func()) {
 	}
 	other := newConn(raw)
 	t.Cleanup(func() { _ = other.raw.Close() })
-	if err := other.control(t.Context(), "CREATE TABLE t (a); BEGIN EXCLUSIVE"); err != nil {
+	if err := other.settle(t.Context(), "CREATE TABLE t (a); BEGIN EXCLUSIVE"); err != nil {
 		t.Fatal(err)
 	}
 	return func() {

@@ -89,7 +89,7 @@ func (s *session) start(ctx context.Context) error {
 	}
 	s.conn = slot.conn
 	if s.want.readOnly {
-		err = s.beginReading(ctx)
+		err = s.beginAnew(ctx, func() error { return s.conn.begin(ctx, "BEGIN") })
 	} else {
 		err = s.engine.writer.enter(ctx, s, since)
 	}
@@ -101,12 +101,12 @@ func (s *session) start(ctx context.Context) error {
 	return nil
 }
 
-func (s *session) beginReading(ctx context.Context) error {
-	ctx = context.WithoutCancel(ctx)
-	err := s.conn.begin(ctx, "BEGIN")
-	if isWithout(err) { // the first has rolled back what somebody left open
+// beginAnew calls begin, and again where that has rolled back what somebody left open.
+func (s *session) beginAnew(ctx context.Context, begin func() error) error {
+	err := begin()
+	if isWithout(err) {
 		s.engine.warnLeftOpen(ctx)
-		err = s.conn.begin(ctx, "BEGIN")
+		err = begin()
 	}
 	return err
 }

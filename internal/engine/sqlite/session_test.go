@@ -126,7 +126,7 @@ func TestSavepoints(t *testing.T) {
 			}
 		}
 		same(t, "rows after RollbackTo of the outermost", count(t, s), int64(0))
-		if err := s.(*session).conn.control(ctx, "RELEASE thole_1"); err == nil {
+		if err := s.(*session).conn.settle(ctx, "RELEASE thole_1"); err == nil {
 			t.Error("savepoint after RollbackTo: got one, want none")
 		}
 		for range 100 {

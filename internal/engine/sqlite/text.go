@@ -136,7 +136,7 @@ func changesConnectionIn(query string) string {
 	return ""
 }
 
-// changesConnection reports whether a text is one that a reader would run too, but shouldn't.
+// changesConnection reports whether a text is for the connection that writes, or for the file, and runs in no transaction.
 func changesConnection(query string) bool {
 	return slices.Contains([]string{"ATTACH", "DETACH", "VACUUM"}, firstWord(query))
 }

@@ -102,16 +102,16 @@ func FuzzRefused(f *testing.F) {
 		if refused(query) != nil || strings.Contains(lower, "attach") || strings.Contains(lower, "vacuum") {
 			t.Skip("it isn't run, or it writes files")
 		}
-		if err := c.control(t.Context(), "PRAGMA query_only=1; BEGIN"); err != nil {
+		if err := c.settle(t.Context(), "PRAGMA query_only=1; BEGIN"); err != nil {
 			t.Fatal(err)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 		defer cancel()
-		_ = c.control(ctx, query)
+		_ = c.settle(ctx, query)
 		if got, err := c.ask(t.Context(), "PRAGMA query_only"); got != "1" || err != nil {
 			t.Errorf("query_only after %q: got %q, %v, want 1", query, got, err)
 		}
-		if err := c.control(t.Context(), "ROLLBACK"); err != nil {
+		if err := c.settle(t.Context(), "ROLLBACK"); err != nil {
 			t.Errorf("transaction after %q: got %v, want it open", query, err)
 		}
 	})

@@ -55,11 +55,7 @@ func (w *writer) enter(ctx context.Context, s *session, since time.Time) error {
 		s.follows, s.conn.shared, s.entered = true, true, time.Now()
 		return s.conn.settle(ctx, "SAVEPOINT "+savepoint)
 	}
-	err := s.beginImmediate(ctx, since)
-	if isWithout(err) { // the first has rolled back what somebody left open
-		s.engine.warnLeftOpen(ctx)
-		err = s.beginImmediate(ctx, since)
-	}
+	err := s.beginAnew(ctx, func() error { return s.beginImmediate(ctx, since) })
 	w.began = time.Now()
 	s.entered = w.began
 	return err
@@ -204,11 +200,11 @@ func shared(lost *engine.Error) *engine.Error {
 		Retry:   engine.RetryAsked,
 		Aborts:  engine.AbortsSession,
 	}
-	if cause == lost || hasCode(cause, sqlite3.SQLITE_FULL) || hasCode(cause, sqlite3.SQLITE_IOERR) {
+	if cause == lost && lost != errControlled || hasCode(cause, sqlite3.SQLITE_FULL) || hasCode(cause, sqlite3.SQLITE_IOERR) {
 		e.Message += ": " + cause.Message
 		e.Err = engine.Foreign(cause)
 	} else {
-		e.Message += ": a statement of another one has ended it"
+		e.Message += ": something in another one has ended it"
 	}
 	return e
 }

@@ -95,6 +95,15 @@ func (w *watched) count(text string) (n int) {
 // members are sessions each of which waits for the writer before the one in front of it ends.
 type members []func(ctx context.Context, s engine.Session) error
 
+// leads is a session that has added 1, and whose transaction others may join.
+func leads(t *testing.T, e *Engine) engine.Session {
+	t.Helper()
+	s := begin(t, e, engine.Options{})
+	e.writer.cost = time.Hour
+	exec(t, s, "INSERT INTO t VALUES (1)")
+	return s
+}
+
 // told is what a session ended with.
 type told struct {
 	outcome engine.Outcome
@@ -593,9 +602,7 @@ func TestAFullDiskIsToldToAll(t *testing.T) {
 	e, _ := shop(t)
 	run(t, e, "CREATE TABLE large (a)")
 	run(t, e, "PRAGMA max_page_count = 10")
-	first := begin(t, e, engine.Options{})
-	e.writer.cost = time.Hour
-	exec(t, first, "INSERT INTO t VALUES (1)")
+	first := leads(t, e)
 	culprit := make(chan error, 1)
 	go func() {
 		_, err := auto(t, e).ExecContext(t.Context(), "INSERT INTO large VALUES (zeroblob(1000000))", nil)
@@ -859,9 +866,7 @@ func TestAMemberLeavesTheLine(t *testing.T) {
 func TestATransactionEndsBeforeItIsJoined(t *testing.T) {
 	t.Parallel()
 	e, w := shop(t)
-	first := begin(t, e, engine.Options{})
-	e.writer.cost = time.Hour
-	exec(t, first, "INSERT INTO t VALUES (1)")
+	first := leads(t, e)
 	joined, waits := make(chan struct{}), make(chan told)
 	go func() {
 		defer close(joined)
