@@ -28,12 +28,12 @@ type watched struct {
 	mu       sync.Mutex
 	prepared map[string]int
 	ran      []string
-	before   func() // is called before a statement is prepared or run, if it is set
+	before   atomic.Pointer[func()] // is called before a statement is prepared or run, if it is set
 }
 
 func (w *watched) arrive() {
-	if w.before != nil {
-		w.before()
+	if before := w.before.Load(); before != nil {
+		(*before)()
 	}
 }
 
@@ -326,26 +326,27 @@ func TestAMemberFailsAlone(t *testing.T) {
 func TestAMemberIsCancelledAnywhere(t *testing.T) {
 	t.Parallel()
 	const most = 100
-	for at := 1; ; at++ {
+	for at := int64(1); ; at++ {
 		e, w := shop(t)
-		calls := 0
+		var calls atomic.Int64
 		all := members{adds(1), func(ctx context.Context, s engine.Session) error {
 			ctx, cancel := context.WithCancel(ctx)
 			defer cancel()
-			w.before = func() {
-				if calls++; calls == at {
+			before := func() {
+				if calls.Add(1) == at {
 					cancel()
 				}
 			}
+			w.before.Store(&before)
 			err := errors.Join(adds(2)(ctx, s), nested(adds(20))(ctx, s), adds(21)(ctx, s))
-			w.before = nil
+			w.before.Store(nil)
 			return errors.Join(err, ctx.Err()) // as WithSession looks before it commits
 		}, adds(3)}.run(t, e)
 		committedAll(t, all, 0, 2)
-		if calls < at {
+		if calls.Load() < at {
 			committedAll(t, all, 1)
 			wantRows(t, e, 1, 2, 3, 20, 21)
-			t.Logf("%d points", calls)
+			t.Logf("%d points", calls.Load())
 			return
 		}
 		if at == most {
