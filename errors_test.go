@@ -320,7 +320,7 @@ func TestTxControlOutcome(t *testing.T) {
 			if _, err := tx.ExecContext(t.Context(), "set local standard_conforming_strings = off"); err != nil {
 				return err
 			}
-			_, _ = tx.ExecContext(t.Context(), `select '\''; commit; --'`)
+			_, _ = tx.ExecContext(t.Context(), `select 1; select '\''; commit; --'`)
 			return fnErr
 		})
 		if !errors.Is(err, thole.ErrTxControl) || thole.OutcomeOf(err) != thole.Unknown {

@@ -90,6 +90,9 @@ func lostBeforeCommitIsNot(t *testing.T, w *world) {
 	}
 	on, l := w.link(t, single)
 	err := on.WithSession(t.Context(), func(tx *thole.Tx) error {
+		if err := begin(tx); err != nil {
+			t.Error(err)
+		}
 		l.Eat("insert")
 		_ = insert(tx.Context(), tx, 1)
 		return nil
@@ -398,6 +401,9 @@ func idleIsNotNil(t *testing.T, w *world) {
 	on, l := w.link(t, single)
 	for _, end := range []error{nil, errFn} {
 		err := on.WithSession(t.Context(), func(tx *thole.Tx) error {
+			if err := begin(tx); err != nil {
+				t.Error(err)
+			}
 			l.Forge("Z\x00\x00\x00\x05T", "Z\x00\x00\x00\x05I")
 			if err := insert(t.Context(), tx, 1); err != nil {
 				t.Error(err)
@@ -491,7 +497,8 @@ func controlIsRefused(t *testing.T, w *world) {
 }
 
 // controlBehindLexer has a setting of PostgreSQL's make another text of what the
-// lexer has read: one literal to it, it is three statements to the server, and
+// lexer has read: one literal to it, it is three statements to the server, which
+// takes several in one text where the lexer has seen another one before, and
 // the last tag and the status are those of a transaction. Nothing can do that on
 // SQLite; what a connection hook of the program's can do is tested with the
 // engine.
@@ -502,7 +509,7 @@ func controlBehindLexer(t *testing.T, w *world) {
 	}
 	on := w.reopen(t, single)
 	for _, hidden := range []string{
-		`select '\''; commit; begin; select '`, `select '\''; rollback; begin; select '`, `select '\''; commit; select '`,
+		`select 1; select '\''; commit; begin; select '`, `select 1; select '\''; rollback; begin; select '`, `select 1; select '\''; commit; select '`,
 	} {
 		for _, end := range []error{nil, errFn} {
 			err := on.WithSession(t.Context(), func(tx *thole.Tx) error {
@@ -656,7 +663,7 @@ func settingsAreSecret(t *testing.T, w *world) {
 	}
 	for name, code := range map[string]string{"work_mem": "22023", "no_such_setting": "42704"} {
 		opts := thole.SessionOptions{Settings: map[string]string{name: "s3cr3t"}}
-		err := w.WithSessionOptions(t.Context(), opts, func(*thole.Tx) error { t.Error("fn ran"); return nil })
+		err := w.WithSessionOptions(t.Context(), opts, begin)
 		var told *thole.Error
 		if !errors.As(err, &told) || told.Code != code || strings.Contains(fmt.Sprint(err), "s3cr3t") {
 			t.Errorf("%s: got error %v, want one with Code %s and without the value", name, err, code)

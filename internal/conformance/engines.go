@@ -484,7 +484,7 @@ func refusedBeginKeepsConnection(t *testing.T, w *world) {
 	opts := thole.SessionOptions{Settings: map[string]string{"work_mem": "nonsense"}}
 	on := w.reopen(t, single)
 	id := on.connection(t)
-	err := on.WithSessionOptions(t.Context(), opts, func(*thole.Tx) error { t.Error("fn ran"); return nil })
+	err := on.WithSessionOptions(t.Context(), opts, begin)
 	if err == nil || errors.Is(err, thole.ErrConnLost) {
 		t.Errorf("got error %v, want that of the setting", err)
 	}
@@ -520,8 +520,10 @@ func lostBeginIsReplaced(t *testing.T, w *world) {
 		on.exec(t, "select 1")
 		harm(l)
 		opts := thole.SessionOptions{Timeout: 200 * time.Millisecond, MaxAttempts: 2}
-		err := on.WithSessionOptions(t.Context(), opts, func(*thole.Tx) error { t.Errorf("%s: fn ran", name); return nil })
-		wantIs(t, err, thole.ErrConnLost)
+		err := on.WithSessionOptions(t.Context(), opts, begin)
+		if !errors.Is(err, thole.ErrConnLost) {
+			t.Errorf("%s: got error %v, want %v", name, err, thole.ErrConnLost)
+		}
 		wantOutcome(t, err, thole.RolledBack)
 	}
 	w.wantItems(t, 1)

@@ -240,7 +240,12 @@ func (w *world) spoilers() map[string]func(t *testing.T) (on *world, spoil func(
 		return map[string]spoiler{
 			"cut": func(t *testing.T) (*world, func(*thole.Tx)) {
 				on, l := w.link(t, single)
-				return on, func(*thole.Tx) { l.Cut() }
+				return on, func(inner *thole.Tx) {
+					if err := begin(inner); err != nil {
+						t.Error(err)
+					}
+					l.Cut()
+				}
 			},
 			"terminated": func(t *testing.T) (*world, func(*thole.Tx)) {
 				return w.reopen(t, single), func(inner *thole.Tx) { w.terminate(t, backend(t, inner)) }
@@ -324,6 +329,9 @@ func savepointsAreReleased(t *testing.T, w *world) {
 				return fmt.Errorf("nested session %d: %w", id, err)
 			}
 		}
+		if err := begin(tx); err != nil { // and a RELEASE that waits for a statement goes with this one
+			return err
+		}
 		count := make(map[string]int)
 		for _, control := range o.control() {
 			count[control]++
@@ -396,7 +404,11 @@ func secondNestedIsRefused(t *testing.T, w *world) {
 	if err != nil {
 		t.Errorf("got error %v, want nil", err)
 	}
-	if diff := cmp.Diff([]string{"begin", "savepoint thole_1", "release thole_1", "commit"}, o.control()); diff != "" {
+	want := []string{"begin", "savepoint thole_1", "release thole_1", "commit"}
+	if w.Engine() == thole.Postgres {
+		want = []string{"begin", "savepoint thole_1", "commit"} // which releases what no statement has come after
+	}
+	if diff := cmp.Diff(want, o.control()); diff != "" {
 		t.Errorf("transaction control (-want +got):\n%s", diff)
 	}
 	on.wantItems(t, 1)
@@ -450,7 +462,10 @@ func wantOneAtATime(t *testing.T, control []string) {
 		case "release":
 			open = false
 		}
-		if slices.Contains([]string{"savepoint", "begin", "commit"}, verb) == before {
+		if verb == "commit" {
+			continue // releases what no statement has come after
+		}
+		if slices.Contains([]string{"savepoint", "begin"}, verb) == before {
 			t.Fatalf("%q comes out of turn, after %q", text, control[:i])
 		}
 	}

@@ -95,10 +95,11 @@ func (s *soaking) warmUp() {
 	for range soakWorkers {
 		all.Go(func() {
 			opts := thole.SessionOptions{ReadOnly: true} // of which SQLite has many at once
-			err := s.WithSessionOptions(s.t.Context(), opts, func(*thole.Tx) error {
+			err := s.WithSessionOptions(s.t.Context(), opts, func(tx *thole.Tx) error {
+				err := begin(tx)
 				open.Done()
 				open.Wait()
-				return nil
+				return err
 			})
 			if err != nil {
 				s.t.Error(err)
@@ -119,6 +120,7 @@ func (s *soaking) backends() []string {
 		s.awaitIdle()
 		return nil
 	}
+	s.awaitIdle() // a ROLLBACK may be on its way
 	var backends []string
 	const query = "select pid || ' ' || state from pg_stat_activity where application_name = 'soak' order by pid"
 	if err := s.witness.SelectContext(s.t.Context(), &backends, query); err != nil {

@@ -187,6 +187,12 @@ func (l *logBook) messages() []string {
 	return slices.Clone(l.entries)
 }
 
+// awaitLog waits until a message is logged.
+func (w *world) awaitLog(t *testing.T, message string) {
+	t.Helper()
+	eventually(t, "the log has "+message, func() bool { return slices.Contains(w.log.messages(), message) })
+}
+
 // single leaves a pool one connection.
 func single(cfg *thole.Config) {
 	if cfg.Postgres != nil {

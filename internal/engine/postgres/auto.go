@@ -4,10 +4,6 @@ import (
 	"context"
 	"database/sql/driver"
 	"errors"
-	"io"
-
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/tholedb/thole/internal/engine"
 	"github.com/tholedb/thole/internal/sqltext"
@@ -19,77 +15,44 @@ type auto struct{ *conn }
 var _ engine.AutoConn = (*auto)(nil)
 
 // ExecContext implements [driver.ExecerContext]. Where [conn.ExecContext] would
-// use the simple protocol this uses the extended one, whose errors can be
-// believed.
+// use the simple protocol, whose errors can't be believed, the texts become a
+// transaction.
 func (a *auto) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
-	switch {
-	case len(args) > 0:
-		result, err := a.conn.ExecContext(ctx, query, args)
-		if err == nil && a.missedStandbys() {
-			return nil, errUnreplicated()
-		}
-		return result, err
-	case sqltext.IsScript(sqltext.Postgres, query):
+	if len(args) == 0 && sqltext.IsScript(sqltext.Postgres, query) {
 		return a.execScript(ctx, query)
 	}
-	if err := a.start(ctx, query); err != nil {
-		return nil, err
+	result, err := a.conn.ExecContext(ctx, query, args)
+	if a.mayRunAgain(ctx, err) {
+		result, err = a.conn.ExecContext(ctx, query, args)
 	}
-	a.sent = true
-	rows, err := a.pgx.Query(ctx, query, pgx.QueryExecModeExec)
-	if err != nil {
-		return nil, err
-	}
-	rows.Close()
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	if a.missedStandbys() {
-		return nil, errUnreplicated()
-	}
-	return a.result(rows.CommandTag()), nil
+	return result, err
+}
+
+// mayRunAgain reports whether a statement failed because what was known of it is
+// out of date, so that nothing of it was executed.
+func (a *auto) mayRunAgain(ctx context.Context, err error) bool {
+	return err != nil && a.stale && a.status() == 'I' && ctx.Err() == nil
 }
 
 // QueryContext implements [driver.QueryerContext].
 func (a *auto) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
 	rows, err := a.conn.QueryContext(ctx, query, args)
+	if a.mayRunAgain(ctx, err) {
+		rows, err = a.conn.QueryContext(ctx, query, args)
+	}
 	if err != nil {
 		return nil, err
 	}
-	return &autoRows{rows.(*stdlib.Rows), a}, nil
-}
-
-// autoRows are rows outside a session, whose end is that of a transaction.
-type autoRows struct {
-	*stdlib.Rows
-	auto *auto
-}
-
-// Next implements [driver.Rows].
-func (r *autoRows) Next(dest []driver.Value) error {
-	err := r.Rows.Next(dest)
-	if errors.Is(err, io.EOF) && r.auto.missedStandbys() {
-		return errUnreplicated()
-	}
-	return err
-}
-
-// Close implements [driver.Rows].
-func (r *autoRows) Close() error {
-	err := r.Rows.Close()
-	if err == nil && r.auto.missedStandbys() {
-		return errUnreplicated()
-	}
-	return err
+	return rows, nil
 }
 
 // PrepareContext implements [driver.ConnPrepareContext].
 func (a *auto) PrepareContext(ctx context.Context, query string) (driver.Stmt, error) {
-	prepared, err := a.conn.PrepareContext(ctx, query)
+	prepared, err := a.prepared(ctx, query)
 	if err != nil {
 		return nil, err
 	}
-	prepared.(*stmt).on = a
+	prepared.on = a
 	return prepared, nil
 }
 
@@ -124,9 +87,9 @@ func (a *auto) execScript(ctx context.Context, query string) (driver.Result, err
 // may be committed. One whose rows are cut short has told by its end what became
 // of it.
 func (a *auto) Failed(ctx context.Context, err error) *engine.Error {
-	if rows := a.rows; rows != nil && isContext(err) {
-		a.rows = nil
-		closing := rows.Close()
+	if rows := a.result; rows != nil && isContext(err) {
+		a.result = nil
+		closing := rows.close()
 		if closing == nil {
 			return unknownBy(byContext(ctx, &engine.Error{Message: "the statement had ended before its rows were read", Err: err}))
 		}
@@ -136,7 +99,7 @@ func (a *auto) Failed(ctx context.Context, err error) *engine.Error {
 	if errors.Is(failed.Kind, engine.ErrCommitUnknown) {
 		return failed
 	}
-	answered := !a.pgx.IsClosed() && (failed.Code == "" || failed.Code == protocolViolation)
+	answered := !a.wire.IsClosed() && (failed.Code == "" || failed.Code == protocolViolation)
 	if a.sent && unanswered(err) && !answered {
 		return unknownBy(failed)
 	}

@@ -21,6 +21,9 @@ const copiedFrom = 1000
 // InsertRows implements [engine.Session]. Every value goes as text, which each
 // type of the server can read, those that pgx doesn't know included.
 func (s *session) InsertRows(ctx context.Context, rows engine.Rows) error {
+	if err := s.begin(ctx); err != nil {
+		return err
+	}
 	b := bulk{conn: s.conn, Rows: rows, values: make([]driver.NamedValue, len(rows.Columns))}
 	if err := b.findTypes(ctx); err != nil {
 		return err
@@ -40,7 +43,7 @@ func (s *session) InsertRows(ctx context.Context, rows engine.Rows) error {
 type bulk struct {
 	*conn
 	engine.Rows
-	types    []columnType
+	columns  []columnType
 	values   []driver.NamedValue // of a row
 	copyless bool                // COPY can't write to it: it is a view, or has row-level security
 }
@@ -66,7 +69,7 @@ func (b *bulk) findTypes(ctx context.Context) error {
 		return err
 	}
 	b.sent, b.used = true, true
-	found := b.pgx.PgConn().ExecParams(ctx, query, [][]byte{[]byte(sqltext.Quote(b.Table...))}, nil, nil, nil).Read()
+	found := b.wire.ExecParams(ctx, query, [][]byte{[]byte(sqltext.Quote(b.Table...))}, nil, nil, nil).Read()
 	if found.Err != nil {
 		return found.Err
 	}
@@ -80,7 +83,7 @@ func (b *bulk) findTypes(ctx context.Context) error {
 		if !ok {
 			return &engine.Error{Message: fmt.Sprintf("table %s has no column %q", sqltext.Quote(b.Table...), column), Column: column}
 		}
-		b.types = append(b.types, t)
+		b.columns = append(b.columns, t)
 	}
 	return nil
 }
@@ -93,7 +96,7 @@ func oid(text []byte) uint32 {
 // hasOthers reports whether a column is an array, of which there are no arrays, or
 // of a type that unnest takes apart.
 func (b *bulk) hasOthers() bool {
-	for _, t := range b.types {
+	for _, t := range b.columns {
 		if t.array == 0 {
 			return true
 		}
@@ -112,7 +115,7 @@ func (b *bulk) row(i int, take func(column int, text string, null bool)) error {
 		return &engine.Error{Message: err.Error(), Err: err}
 	}
 	for column := range b.Columns {
-		text, null, err := b.text(b.types[column].oid, b.values[column].Value)
+		text, null, err := b.text(b.columns[column].oid, b.values[column].Value)
 		if err != nil {
 			return &engine.Error{Message: fmt.Sprintf("row %d, column %q: %s", i, b.Columns[column], err), Column: b.Columns[column], Err: err}
 		}
@@ -138,7 +141,7 @@ func (b *bulk) text(oid uint32, value any) (text string, null bool, err error) {
 	if v := reflect.ValueOf(value); v.Kind() == reflect.String {
 		return v.String(), false, nil
 	}
-	encoded, err := b.pgx.TypeMap().Encode(oid, pgtype.TextFormatCode, value, []byte{}) // nil is NULL, and not an empty text
+	encoded, err := b.types().Encode(oid, pgtype.TextFormatCode, value, []byte{}) // nil is NULL, and not an empty text
 	if err != nil {
 		return "", false, &argumentError{fmt.Sprintf("%T does not encode as %s", value, b.typeName(oid)), err}
 	}
@@ -165,7 +168,7 @@ func (b *bulk) unnest(ctx context.Context, from, to int) error {
 	for i := range arrays {
 		arrays[i] = append(arrays[i], '}')
 		arrays[i][0] = '{'
-		types[i] = b.types[i].array
+		types[i] = b.columns[i].array
 		marks[i] = "$" + strconv.Itoa(i+1)
 	}
 	text := "insert into " + b.into() + " select * from unnest(" + strings.Join(marks, ", ") + ")"
@@ -173,7 +176,7 @@ func (b *bulk) unnest(ctx context.Context, from, to int) error {
 		return err
 	}
 	b.sent, b.used = true, true
-	return b.pgx.PgConn().ExecParams(ctx, text, arrays, types, nil, nil).Read().Err
+	return b.wire.ExecParams(ctx, text, arrays, types, nil, nil).Read().Err
 }
 
 // copiedAtOnce is about how many bytes a COPY has. The rows are made on the
@@ -217,7 +220,7 @@ func (b *bulk) copyLines(ctx context.Context, lines []byte) error {
 		return err
 	}
 	b.sent, b.used = true, true
-	_, err := b.pgx.PgConn().CopyFrom(ctx, bytes.NewReader(lines), "copy "+b.into()+" from stdin")
+	_, err := b.wire.CopyFrom(ctx, bytes.NewReader(lines), "copy "+b.into()+" from stdin")
 	return err
 }
 

@@ -35,7 +35,7 @@ func TestCancelHitsItsOwnStatement(t *testing.T) {
 			t.Errorf("cancelled statement: %v", err)
 		}
 		cancel()
-		if s.pgx.PgConn().TxStatus() == 'T' { // it was faster
+		if s.conn.wire.TxStatus() == 'T' { // it was faster
 			mustExec(t, s, "select pg_sleep(0.001)")
 		}
 		if _, err := s.Rollback(testContext(t), nil); err != nil {
@@ -69,7 +69,7 @@ func TestCancelIsRepeated(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.giveBack()
-	handler := newCanceller(c.pgx.PgConn())
+	handler := newCanceller(c.wire)
 	handler.HandleCancel(testContext(t))
 	<-dealtWith
 	err = c.run(testContext(t), "select pg_sleep(60)")
@@ -108,7 +108,7 @@ func TestCancelGivesUp(t *testing.T) {
 		t.Errorf("got %v, retry %d, want context.DeadlineExceeded and no retry", err, failed.Retry)
 	}
 	cut.refuse.Store(false)
-	terminate(t, e, s.pgx.PgConn().PID()) // for which pgx waits up to 15 seconds
+	terminate(t, e, s.conn.wire.PID()) // for which pgx waits up to 15 seconds
 	s.Rollback(testContext(t), err)
 	once(t, e, "select 1")
 }

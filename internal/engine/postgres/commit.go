@@ -13,32 +13,41 @@ import (
 
 // Commit implements [engine.Session].
 func (s *session) Commit(ctx context.Context, observed bool) (engine.Outcome, error) {
+	c := s.conn
+	switch {
+	case c == nil:
+		return engine.Committed, nil
+	case c.wire.IsClosed():
+		c.release()
+		return engine.RolledBack, fmt.Errorf("commit: %w", c.explain(ctx, pgconn.ErrConnClosed))
+	case s.ended():
+		c.giveBack()
+		return engine.Unknown, fmt.Errorf("commit: %w", errControlled)
+	case c.status() == 'E':
+		return engine.RolledBack, s.rollBackInstead(ctx, abortedBy(s.aborted))
+	case !s.ahead.begun, !s.awaitsCommit(observed):
+		s.finish(ctx, "commit")
+		return engine.Committed, nil // nothing can be lost
+	}
 	ctx, cancel := engine.Detached(ctx)
 	defer cancel()
-	status := s.pgx.PgConn().TxStatus()
-	switch {
-	case s.pgx.IsClosed():
-		s.release()
-		return engine.RolledBack, fmt.Errorf("commit: %w", s.explain(ctx, pgconn.ErrConnClosed))
-	case s.ended():
-		s.giveBack()
-		return engine.Unknown, fmt.Errorf("commit: %w", errControlled)
-	case status == 'E':
-		return engine.RolledBack, s.rollBackInstead(ctx, abortedBy(s.aborted))
-	}
-	tag, err := s.end(ctx, "commit")
-	got := reply{tag: tag, err: err, readOnly: s.opts.ReadOnly || !s.used, unreplicated: s.missedStandbys()}
-	got.awaited = s.used && (observed || s.opts.Isolation == sql.LevelSerializable)
-	outcome, failed := got.outcome()
+	tag, err := c.end(ctx, "commit")
+	outcome, failed := reply{tag: tag, err: err, readOnly: s.opts.ReadOnly, unreplicated: c.missedStandbys()}.outcome()
 	if outcome == engine.Unknown {
-		s.destroy()
+		c.destroy()
 	} else {
-		s.release()
+		c.release()
 	}
 	if failed == nil {
 		return outcome, nil
 	}
 	return outcome, fmt.Errorf("commit: %w", failed)
+}
+
+// awaitsCommit reports whether the answer to COMMIT is waited for: where
+// something was changed, somebody acts on it, or the server may still refuse.
+func (s *session) awaitsCommit(observed bool) bool {
+	return s.conn.used && (!s.opts.ReadOnly || observed || s.opts.Isolation == sql.LevelSerializable)
 }
 
 // rollBackInstead rolls back where COMMIT would be of no use.
@@ -55,7 +64,6 @@ type reply struct {
 	tag      string
 	err      error
 	readOnly bool // nothing was changed
-	awaited  bool // somebody acts on the answer, or the server may still refuse
 
 	unreplicated bool // the primary alone has it
 }
@@ -72,8 +80,6 @@ func (r reply) outcome() (engine.Outcome, *engine.Error) {
 		return engine.RolledBack, abortedBy(nil)
 	case r.err != nil && !unanswered(r.err):
 		return engine.RolledBack, explain(r.err, "")
-	case r.readOnly && !r.awaited:
-		return engine.Committed, nil // nothing can be lost
 	case r.readOnly:
 		return engine.RolledBack, lostBy(explain(r.err, ""))
 	default:

@@ -51,9 +51,8 @@ func TestOutcome(t *testing.T) {
 		{"end of file", reply{err: io.ErrUnexpectedEOF}, unknown, engine.ErrCommitUnknown, engine.RetryForbidden},
 		{"what pgx calls safe to retry", reply{err: safeToRetryError{}}, unknown, engine.ErrCommitUnknown, engine.RetryForbidden},
 		{"timeout", reply{err: context.DeadlineExceeded}, unknown, engine.ErrCommitUnknown, engine.RetryForbidden},
-		{"read-only", reply{err: io.EOF, readOnly: true}, committed, nil, 0},
-		{"read-only, awaited", reply{err: io.EOF, readOnly: true, awaited: true}, rolledBack, engine.ErrConnLost, engine.RetryAsked},
-		{"read-only, no tag", reply{readOnly: true, awaited: true}, rolledBack, engine.ErrConnLost, engine.RetryAsked},
+		{"read-only", reply{err: io.EOF, readOnly: true}, rolledBack, engine.ErrConnLost, engine.RetryAsked},
+		{"read-only, no tag", reply{readOnly: true}, rolledBack, engine.ErrConnLost, engine.RetryAsked},
 		{"read-only, refused", reply{err: pgError("ERROR", "40001"), readOnly: true}, rolledBack, engine.ErrSerialization, engine.RetryAsked},
 	}
 	for _, test := range tests {
@@ -291,13 +290,13 @@ func FuzzOutcome(f *testing.F) {
 		{"ERREUR", "23505", ""},
 		{"", "", "\xff"},
 	} {
-		f.Add(seed.severity, seed.code, seed.tag, false, false, false)
-		f.Add(seed.severity, seed.code, seed.tag, true, false, false)
-		f.Add(seed.severity, seed.code, seed.tag, true, true, false)
-		f.Add(seed.severity, seed.code, seed.tag, false, true, true)
+		f.Add(seed.severity, seed.code, seed.tag, false, false)
+		f.Add(seed.severity, seed.code, seed.tag, true, false)
+		f.Add(seed.severity, seed.code, seed.tag, true, true)
+		f.Add(seed.severity, seed.code, seed.tag, false, true)
 	}
-	f.Fuzz(func(t *testing.T, severity, code, tag string, readOnly, awaited, unreplicated bool) {
-		r := reply{tag: tag, readOnly: readOnly, awaited: awaited, unreplicated: unreplicated}
+	f.Fuzz(func(t *testing.T, severity, code, tag string, readOnly, unreplicated bool) {
+		r := reply{tag: tag, readOnly: readOnly, unreplicated: unreplicated}
 		answered := tag == "COMMIT" || tag == "ROLLBACK"
 		if severity+code != "" {
 			r.err = &pgconn.PgError{Severity: severity, SeverityUnlocalized: severity, Code: code}
@@ -310,7 +309,7 @@ func FuzzOutcome(f *testing.F) {
 			t.Fatalf("%+v: outcome %d with error %v", r, outcome, failed)
 		}
 		switch {
-		case outcome == engine.Committed && (tag != "COMMIT" || r.err != nil) && (!readOnly || awaited):
+		case outcome == engine.Committed && (tag != "COMMIT" || r.err != nil):
 			t.Errorf("%+v: committed, and the server has not said so", r)
 		case outcome == engine.RolledBack && !answered && !readOnly:
 			t.Errorf("%+v: rolled back, and the server has not said so", r)

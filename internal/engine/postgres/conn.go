@@ -1,21 +1,19 @@
 package postgres
 
 import (
-	"cmp"
 	"context"
 	"database/sql/driver"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/jackc/pgx/v5/pgtype"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/tholedb/thole/internal/engine"
+	"github.com/tholedb/thole/internal/sqltext"
 )
 
 // endTimeout bounds what is said to the server on behalf of nobody: a ROLLBACK
@@ -25,18 +23,23 @@ const endTimeout = 5 * time.Second
 // conn is a connection that was taken from the pool: what session and auto have
 // in common.
 type conn struct {
-	std *stdlib.Conn // runs queries: its rows convert values for database/sql
-	pgx *pgx.Conn    // runs everything else: its errors keep their cause
+	pooled *pgxpool.Conn
+	pgx    *pgx.Conn
+	wire   *pgconn.PgConn
 
-	tracer pgx.QueryTracer   // the pool's, or nil
-	mode   pgx.QueryExecMode // how statements run behind a pooler; 0 without one
+	tracer   pgx.QueryTracer // the pool's, or nil
+	protocol protocol        // of statements with arguments or rows
+	known    *statements     // to this connection
+	ahead    *ahead          // what the next statement brings along; nil outside a session
+	builder  pgx.ExtendedQueryBuilder
+
+	autocommits bool // the end of a statement is that of a transaction
 
 	// Of the statement that ran last.
-	query string
-	rows  driver.Rows // nil if it was no query
-	sent  bool        // it may have been executed
-
-	described bool // it runs by a description that pgx may have kept
+	query  string
+	result *result // nil if it was no query
+	sent   bool    // it may have been executed
+	stale  bool    // it failed because what was known of it is out of date
 
 	used       bool          // a statement of the caller's may have been executed
 	once       bool          // nobody else gets the connection
@@ -46,15 +49,17 @@ type conn struct {
 
 var errBusy = errors.New("rows of an earlier statement are open")
 
+func (c *conn) types() *pgtype.Map { return c.pgx.TypeMap() }
+
 // start notes the statement that is about to run. It returns an error if
 // nothing may be sent.
 func (c *conn) start(ctx context.Context, query string) error {
-	if c.pgx.PgConn().IsBusy() {
+	if c.wire.IsBusy() {
 		return errBusy
 	}
-	c.query, c.rows, c.sent, c.described = query, nil, false, false
+	c.query, c.result, c.sent, c.stale = query, nil, false, false
 	switch {
-	case c.pgx.IsClosed():
+	case c.wire.IsClosed():
 		return pgconn.ErrConnClosed
 	case c.controlled:
 		return errControlled
@@ -69,73 +74,54 @@ func (c *conn) run(ctx context.Context, text string) error {
 	if err := c.start(ctx, text); err != nil {
 		return err
 	}
-	_, err := c.pgx.Exec(ctx, text)
-	return err
-}
-
-// set sets what lasts as long as the transaction.
-func (c *conn) set(ctx context.Context, settings map[string]string) error {
-	if len(settings) == 0 {
-		return nil
-	}
-	var text strings.Builder
-	text.WriteString("select ")
-	params := make([][]byte, 0, 2*len(settings))
-	for i, name := range slices.Sorted(maps.Keys(settings)) {
-		if i > 0 {
-			text.WriteString(", ")
-		}
-		fmt.Fprintf(&text, "set_config($%d, $%d, true)", 2*i+1, 2*i+2)
-		params = append(params, []byte(name), []byte(settings[name]))
-	}
-	if err := c.start(ctx, text.String()); err != nil {
+	if err := c.catchUp(ctx); err != nil {
 		return err
 	}
-	return c.pgx.PgConn().ExecParams(ctx, text.String(), params, nil, nil, nil).Read().Err
+	return c.wire.Exec(ctx, text).Close()
 }
 
-// ExecContext implements [driver.ExecerContext]. A text without arguments goes
-// by the simple protocol and may hold several statements.
+// ExecContext runs a statement that returns no rows, or several.
 func (c *conn) ExecContext(ctx context.Context, query string, named []driver.NamedValue) (driver.Result, error) {
 	if err := c.start(ctx, query); err != nil {
 		return nil, err
 	}
-	c.sent, c.used = true, true
-	if len(named) == 0 {
+	if len(named) == 0 && sqltext.IsScript(sqltext.Postgres, query) {
+		if err := c.catchUp(ctx); err != nil {
+			return nil, err
+		}
+		c.used = true
 		return c.script(ctx, query)
 	}
-	args := values(named)
-	tag, err := c.pgx.Exec(ctx, query, c.withMode(args)...)
-	if c.outOfDate(ctx, args, err) {
-		tag, err = c.pgx.Exec(ctx, query, c.withMode(args)...)
+	run := &running{text: query, args: values(named), protocol: c.protocol}
+	if len(named) == 0 {
+		run.protocol = byText // there is nothing that it takes, and nothing to be read
 	}
+	r, err := c.send(ctx, run)
 	if err != nil {
-		return nil, c.blame(ctx, args, err)
+		return nil, err
 	}
-	return c.result(tag), nil
+	if err := r.close(); err != nil {
+		return nil, c.judge(run, err)
+	}
+	return driver.RowsAffected(r.tag.RowsAffected()), nil
 }
 
-// runner runs statements: a conn in a session, an auto outside.
+// runner runs statements: a session, or an auto outside.
 type runner interface {
 	driver.ExecerContext
 	driver.QueryerContext
 }
 
-// script executes a text by the simple protocol, as pgx itself would do without
-// arguments, and looks at what each statement in it says it was, of which pgx
-// keeps the last only. The result is that of the last.
-func (c *conn) script(ctx context.Context, query string) (result driver.Result, err error) {
+// script executes several statements by the simple protocol, and looks at what
+// each says it was. The result is that of the last.
+func (c *conn) script(ctx context.Context, query string) (_ driver.Result, err error) {
 	var last pgconn.CommandTag
-	if c.tracer != nil {
-		ctx = c.tracer.TraceQueryStart(ctx, c.pgx, pgx.TraceQueryStartData{SQL: query})
-		defer func() {
-			c.tracer.TraceQueryEnd(ctx, c.pgx, pgx.TraceQueryEndData{CommandTag: last, Err: err})
-		}()
-	}
-	results := c.pgx.PgConn().Exec(ctx, query)
+	ctx, traced := c.trace(ctx, query, nil)
+	defer func() { traced(last, err) }()
+	results := c.wire.Exec(ctx, query)
 	for results.NextResult() {
 		last, _ = results.ResultReader().Close() // its error comes again
-		result = c.result(last)
+		c.see(last)
 	}
 	err = results.Close()
 	if err == nil && c.controlled {
@@ -144,61 +130,201 @@ func (c *conn) script(ctx context.Context, query string) (result driver.Result, 
 	if err != nil {
 		return nil, err
 	}
-	return result, nil
+	return driver.RowsAffected(last.RowsAffected()), nil
 }
 
-func (c *conn) result(tag pgconn.CommandTag) driver.Result {
+// see takes note of what a statement says it was, and reports whether one has
+// ended or begun a transaction.
+func (c *conn) see(tag pgconn.CommandTag) (controlled bool) {
 	switch tag.String() {
 	case "BEGIN", "START TRANSACTION", "COMMIT", "ROLLBACK", "PREPARE TRANSACTION":
 		c.controlled = true
 	}
-	return driver.RowsAffected(tag.RowsAffected())
+	return c.controlled
 }
 
-// QueryContext implements [driver.QueryerContext].
+// QueryContext runs a statement up to its first row.
 func (c *conn) QueryContext(ctx context.Context, query string, named []driver.NamedValue) (driver.Rows, error) {
 	if err := c.start(ctx, query); err != nil {
 		return nil, err
 	}
-	c.sent, c.used = true, true
-	args := values(named)
-	rows, err := c.std.QueryContext(ctx, query, c.queryWithMode(named))
-	if c.outOfDate(ctx, args, err) {
-		rows, err = c.std.QueryContext(ctx, query, c.queryWithMode(named))
+	run := &running{text: query, args: values(named), protocol: c.protocol}
+	if len(named) == 0 && !isKept(query) {
+		run.protocol = byText
 	}
-	if errors.Is(err, driver.ErrBadConn) {
-		// The cause, which stdlib threw away, is one of these.
-		err = cmp.Or(ctx.Err(), pgconn.ErrConnClosed)
-	}
+	r, err := c.send(ctx, run)
 	if err != nil {
-		return nil, c.blame(ctx, args, err)
+		return nil, err
 	}
-	c.rows = rows
-	return rows, nil
+	if err := r.begin(run.known); err != nil {
+		return nil, c.judge(run, err)
+	}
+	c.result = r
+	return r, nil
 }
 
-// PrepareContext implements [driver.ConnPrepareContext].
-func (c *conn) PrepareContext(ctx context.Context, query string) (driver.Stmt, error) {
+// running is a statement on its way.
+type running struct {
+	text     string
+	args     []any
+	protocol protocol
+	known    *statement // what it runs by
+	fresh    bool       // that was found out just now
+	synced   bool       // its flight has its end
+}
+
+// send sends a statement that start has let through.
+func (c *conn) send(ctx context.Context, run *running) (*result, error) {
+	ctx, traced := c.trace(ctx, run.text, run.args)
+	r, err := c.dispatch(ctx, run)
+	if err != nil {
+		err = c.judge(run, c.blame(ctx, run, err))
+		traced(pgconn.CommandTag{}, err)
+		return nil, err
+	}
+	r.traced = traced
+	return r, nil
+}
+
+// dispatch sends it alone, where nothing waits and it is known, or in a flight.
+func (c *conn) dispatch(ctx context.Context, run *running) (*result, error) {
+	if c.ahead.waiting() {
+		return c.fly(ctx, run)
+	}
+	ready, err := c.prime(run)
+	if err != nil {
+		return nil, err
+	}
+	if !ready {
+		return c.fly(ctx, run)
+	}
+	c.sent, c.used = true, true
+	r := &result{conn: c}
+	b, known := &c.builder, run.known
+	switch {
+	case known == nil:
+		r.reader = c.wire.ExecParams(ctx, run.text, b.ParamValues, nil, b.ParamFormats, nil)
+	case known.wire.Name == "":
+		r.reader = c.wire.ExecParams(ctx, run.text, b.ParamValues, known.params.ParamOIDs, b.ParamFormats, nil)
+	default:
+		r.reader = c.wire.ExecStatement(ctx, known.wire, b.ParamValues, b.ParamFormats, known.formats)
+	}
+	return r, nil
+}
+
+// prime encodes the arguments of a statement, if it is known what it takes. One
+// that no longer takes them is forgotten.
+func (c *conn) prime(run *running) (ready bool, err error) {
+	if run.protocol == byText {
+		return true, c.encode(nil, run.args)
+	}
+	run.known = c.known.find(run.text)
+	if run.known == nil {
+		return false, nil
+	}
+	if c.encode(run.known, run.args) != nil {
+		c.known.forget(run.text)
+		run.known = nil
+	}
+	return run.known != nil, nil
+}
+
+// judge takes note of a failure that refutes what was known of a statement, and
+// so came before it was executed.
+func (c *conn) judge(run *running, err error) error {
+	if err == nil || run.known == nil || run.fresh {
+		return err
+	}
+	switch {
+	case hasCode(err, "26000"):
+		c.known.clear() // as after DEALLOCATE ALL
+		c.stale = true
+	case disproved(err):
+		c.known.forget(run.text)
+		c.stale = true
+	}
+	return err
+}
+
+// encode writes arguments as the statement takes them, or as text where that is
+// not known.
+func (c *conn) encode(known *statement, args []any) error {
+	if known == nil {
+		return c.builder.Build(c.types(), nil, args)
+	}
+	return c.builder.Build(c.types(), known.params, args)
+}
+
+// trace tells the pool's tracer of a statement, and of its end.
+func (c *conn) trace(ctx context.Context, query string, args []any) (context.Context, func(pgconn.CommandTag, error)) {
+	if c.tracer == nil {
+		return ctx, func(pgconn.CommandTag, error) {}
+	}
+	ctx = c.tracer.TraceQueryStart(ctx, c.pgx, pgx.TraceQueryStartData{SQL: query, Args: args})
+	return ctx, func(tag pgconn.CommandTag, err error) {
+		c.tracer.TraceQueryEnd(ctx, c.pgx, pgx.TraceQueryEndData{CommandTag: tag, Err: err})
+	}
+}
+
+// isKept reports whether a query without arguments is worth being kept: those
+// that are not run by their text in one round trip.
+func isKept(query string) bool {
+	switch word := firstWord(query); {
+	case equalFold(word, "select"), equalFold(word, "with"), equalFold(word, "values"), equalFold(word, "table"),
+		equalFold(word, "insert"), equalFold(word, "update"), equalFold(word, "delete"), equalFold(word, "merge"):
+		return true
+	}
+	return false
+}
+
+// prepared is a statement that the server has looked at. Nothing is held for it
+// but what the connection keeps of every one: it runs by its text.
+func (c *conn) prepared(ctx context.Context, query string) (*stmt, error) {
 	if err := c.start(ctx, query); err != nil {
 		return nil, err
 	}
-	prepare := c.std.PrepareContext
-	if c.mode != 0 {
-		prepare = c.describe
+	known := c.known.find(query)
+	if known == nil {
+		var err error
+		if known, err = c.prepare(ctx, query); err != nil {
+			return nil, err
+		}
 	}
-	prepared, err := prepare(ctx, query)
-	if err != nil {
-		return nil, err
-	}
-	return &stmt{Stmt: prepared, on: c, query: query}, nil
+	return &stmt{query: query, takes: len(known.params.ParamOIDs)}, nil
 }
 
-// stmt is a statement that the connection has prepared under its text.
+// prepare has the server look at a statement, in one round trip.
+func (c *conn) prepare(ctx context.Context, query string) (*statement, error) {
+	flight := c.wire.StartPipeline(ctx)
+	c.ahead.send(flight, query)
+	known, err := c.describe(flight, &running{text: query, protocol: c.protocol})
+	if !c.wire.IsClosed() {
+		_ = flight.Sync() // the connection is closed where that fails
+	}
+	if closing := flight.Close(); err == nil {
+		err = closing
+	}
+	return known, err
+}
+
+// stmt is a statement that was prepared. It runs by its text.
 type stmt struct {
-	driver.Stmt
 	on    runner
 	query string
+	takes int
 }
+
+var _ interface {
+	driver.Stmt
+	driver.StmtExecContext
+	driver.StmtQueryContext
+} = (*stmt)(nil)
+
+// Close implements [driver.Stmt].
+func (s *stmt) Close() error { return nil }
+
+// NumInput implements [driver.Stmt].
+func (s *stmt) NumInput() int { return s.takes }
 
 // ExecContext implements [driver.StmtExecContext].
 func (s *stmt) ExecContext(ctx context.Context, args []driver.NamedValue) (driver.Result, error) {
@@ -209,6 +335,12 @@ func (s *stmt) ExecContext(ctx context.Context, args []driver.NamedValue) (drive
 func (s *stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driver.Rows, error) {
 	return s.on.QueryContext(ctx, s.query, args)
 }
+
+// Exec is never called: there is ExecContext.
+func (s *stmt) Exec([]driver.Value) (driver.Result, error) { return nil, driver.ErrSkip }
+
+// Query is never called: there is QueryContext.
+func (s *stmt) Query([]driver.Value) (driver.Rows, error) { return nil, driver.ErrSkip }
 
 func values(named []driver.NamedValue) []any {
 	args := make([]any, len(named))
@@ -230,31 +362,33 @@ func (e *argumentError) Error() string { return e.text }
 func (e *argumentError) Unwrap() error { return e.err }
 
 // blame finds the argument that is to blame for an error with which pgx sent
-// nothing: it asks the server what the statement takes.
-func (c *conn) blame(ctx context.Context, args []any, err error) error {
-	if errors.As(err, new(*pgconn.PgError)) || c.pgx.IsClosed() || ctx.Err() != nil || len(args) == 0 {
+// nothing. Where what the statement takes is not known it asks the server.
+func (c *conn) blame(ctx context.Context, run *running, err error) error {
+	if errors.As(err, new(*pgconn.PgError)) || c.wire.IsClosed() || ctx.Err() != nil || len(run.args) == 0 {
 		return err
 	}
-	taken, describeErr := c.pgx.PgConn().Prepare(ctx, "", c.query, nil)
-	if describeErr != nil {
-		return err
+	known := c.known.find(run.text)
+	if known == nil {
+		if known, _ = c.prepare(ctx, run.text); known == nil {
+			return err
+		}
 	}
-	if len(taken.ParamOIDs) != len(args) {
-		text := fmt.Sprintf("the statement takes %d arguments, not %d", len(taken.ParamOIDs), len(args))
-		return &argumentError{text, err}
+	taken := known.params.ParamOIDs
+	if len(taken) != len(run.args) {
+		return &argumentError{fmt.Sprintf("the statement takes %d arguments, not %d", len(taken), len(run.args)), err}
 	}
 	var b pgx.ExtendedQueryBuilder
-	for i, oid := range taken.ParamOIDs {
+	for i, oid := range taken {
 		one := &pgconn.StatementDescription{ParamOIDs: []uint32{oid}}
-		if b.Build(c.pgx.TypeMap(), one, args[i:i+1]) != nil {
-			return &argumentError{fmt.Sprintf("argument %d: %T does not encode as %s", i+1, args[i], c.typeName(oid)), err}
+		if b.Build(c.types(), one, run.args[i:i+1]) != nil {
+			return &argumentError{fmt.Sprintf("argument %d: %T does not encode as %s", i+1, run.args[i], c.typeName(oid)), err}
 		}
 	}
 	return err
 }
 
 func (c *conn) typeName(oid uint32) string {
-	if t, ok := c.pgx.TypeMap().TypeForOID(oid); ok {
+	if t, ok := c.types().TypeForOID(oid); ok {
 		return t.Name
 	}
 	return fmt.Sprintf("the type with OID %d", oid)
@@ -280,14 +414,25 @@ func (c *conn) explain(ctx context.Context, err error) *engine.Error {
 		failed = byContext(ctx, failed)
 	}
 	switch {
-	case c.pgx.IsClosed():
+	case c.wire.IsClosed():
 		c.lost = lostBy(failed)
 		return c.lost
-	case c.pgx.PgConn().TxStatus() == 'E':
+	case c.status() == 'E':
 		failed.Aborts = engine.AbortsLevel
-		c.cureOutOfDate(failed)
+		if c.stale {
+			failed.Kind, failed.Retry = nil, engine.RetryAsked // it is described anew
+		}
 	}
 	return failed
+}
+
+// status is what the server said of the transaction when it was last ready; 0
+// while it is not.
+func (c *conn) status() byte {
+	if c.wire.IsBusy() {
+		return 0
+	}
+	return c.wire.TxStatus()
 }
 
 // lastWord is how long before its bound an unanswered COMMIT or ROLLBACK is
@@ -301,14 +446,14 @@ func (c *conn) end(ctx context.Context, text string) (string, error) {
 	if deadline, ok := ctx.Deadline(); ok {
 		left := time.Until(deadline)
 		giveUp := time.AfterFunc(left, func() {
-			_ = c.pgx.PgConn().Conn().SetDeadline(time.Unix(0, 1)) // fails only on a connection that is closed
+			_ = c.wire.Conn().SetDeadline(time.Unix(0, 1)) // fails only on a connection that is closed
 		})
 		defer func() { c.once = c.once || !giveUp.Stop() }()
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithDeadline(ctx, deadline.Add(-min(lastWord, left/2)))
 		defer cancel()
 	}
-	result := c.pgx.PgConn().ExecParams(ctx, text, nil, nil, nil, nil).Read()
+	result := c.wire.ExecParams(ctx, text, nil, nil, nil, nil).Read()
 	if result.Err != nil && ctx.Err() != nil {
 		return "", withContext(ctx, result.Err)
 	}
@@ -318,12 +463,12 @@ func (c *conn) end(ctx context.Context, text string) (string, error) {
 // giveBack gives the connection to the pool, rolled back and with no rows open.
 // The pool destroys it where that doesn't work.
 func (c *conn) giveBack() {
-	if c.rows != nil {
-		_ = c.rows.Close() // what they fail with was told, or is of no interest any more
+	if c.result != nil {
+		_ = c.result.close() // what it fails with was told, or is of no interest any more
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), endTimeout)
 	defer cancel()
-	if !c.pgx.IsClosed() && c.pgx.PgConn().TxStatus() != 'I' {
+	if !c.wire.IsClosed() && c.wire.TxStatus() != 'I' {
 		if _, err := c.end(ctx, "rollback"); err != nil {
 			_ = c.pgx.Close(ctx) // it is given up
 		}
@@ -334,11 +479,11 @@ func (c *conn) giveBack() {
 // release gives the connection to the pool, or ends it where the next one must
 // not have it.
 func (c *conn) release() {
-	if c.once || c.controlled || c.pgx.PgConn().CustomData()[cancelUnderWay] != nil {
+	if c.once || c.controlled || c.wire.CustomData()[cancelUnderWay] != nil {
 		c.destroy()
 		return
 	}
-	_ = c.std.Close() // never fails
+	c.pooled.Release()
 }
 
 // destroy closes the connection and tells the pool.
@@ -346,5 +491,5 @@ func (c *conn) destroy() {
 	ctx, cancel := context.WithTimeout(context.Background(), endTimeout)
 	defer cancel()
 	_ = c.pgx.Close(ctx) // it is given up
-	_ = c.std.Close()    // never fails
+	c.pooled.Release()
 }

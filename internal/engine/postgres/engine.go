@@ -18,15 +18,12 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
-	"math"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
-	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/tholedb/thole/internal/engine"
 	"github.com/tholedb/thole/internal/sqltext"
@@ -34,12 +31,13 @@ import (
 
 // Engine is a PostgreSQL database behind a pool of connections.
 type Engine struct {
-	pool      *pgxpool.Pool
-	connector driver.Connector // takes from pool
-	env       engine.Env
-	name      string
-	adopted   bool              // the pool is the application's
-	mode      pgx.QueryExecMode // of statements behind a pooler; 0 without one
+	pool     *pgxpool.Pool
+	env      engine.Env
+	name     string
+	adopted  bool     // the pool is the application's
+	pooled   bool     // behind a pooler, transactions take turns on its connections
+	protocol protocol // of statements with arguments or rows
+	capacity int      // how many statements a connection keeps
 
 	tracer  pgx.QueryTracer // the application's, or nil
 	sparing engine.Sparing  // with lines about an exhausted pool
@@ -56,6 +54,9 @@ var _ engine.Engine = (*Engine)(nil)
 func Open(ctx context.Context, cfg *pgxpool.Config, env engine.Env) (*Engine, error) {
 	cfg = cfg.Copy()
 	watchNotices(cfg)
+	if cfg.ShouldPing == nil {
+		cfg.ShouldPing = shouldPing
+	}
 	pool, err := pgxpool.NewWithConfig(ctx, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("open postgres: %w", explain(err, ""))
@@ -88,12 +89,11 @@ func Adopt(ctx context.Context, pool *pgxpool.Pool, env engine.Env) (*Engine, er
 func newEngine(pool *pgxpool.Pool, env engine.Env) *Engine {
 	cfg := pool.Config().ConnConfig
 	return &Engine{
-		pool:      pool,
-		connector: stdlib.GetPoolConnector(pool),
-		env:       env,
-		name:      name(cfg.Config),
-		tracer:    cfg.Tracer,
-		closed:    make(chan struct{}),
+		pool:   pool,
+		env:    env,
+		name:   name(cfg.Config),
+		tracer: cfg.Tracer,
+		closed: make(chan struct{}),
 	}
 }
 
@@ -109,23 +109,12 @@ func (e *Engine) Dialect() sqltext.Dialect { return sqltext.Postgres }
 // String is host:port/database, with every host.
 func (e *Engine) String() string { return e.name }
 
-// Begin implements [engine.Engine]. BEGIN and the timeouts are one round trip,
-// Settings another.
-func (e *Engine) Begin(ctx context.Context, opts engine.Options) (engine.Session, error) {
+// Begin implements [engine.Engine]. It sends nothing.
+func (e *Engine) Begin(_ context.Context, opts engine.Options) (engine.Session, error) {
 	if _, err := e.Isolation(opts.Isolation); err != nil {
 		return nil, fmt.Errorf("begin: %w", err)
 	}
-	text := beginText(opts)
-	c, err := e.take(ctx, func(c *conn) error {
-		if err := c.run(ctx, text); err != nil {
-			return err
-		}
-		return c.set(ctx, opts.Settings)
-	})
-	if err != nil {
-		return nil, fmt.Errorf("begin: %w", err)
-	}
-	return &session{conn: c, opts: opts}, nil
+	return &session{engine: e, opts: opts, ahead: ahead{commands: opening(opts)}}, nil
 }
 
 // Conn implements [engine.Engine].
@@ -134,6 +123,7 @@ func (e *Engine) Conn(ctx context.Context) (engine.AutoConn, error) {
 	if err != nil {
 		return nil, err
 	}
+	c.autocommits = true
 	return &auto{conn: c}, nil
 }
 
@@ -160,7 +150,7 @@ func (e *Engine) take(ctx context.Context, use func(*conn) error) (*conn, error)
 		if err = use(c); err == nil {
 			return c, nil
 		}
-		dead := c.pgx.IsClosed()
+		dead := c.wire.IsClosed()
 		failed = c.explain(ctx, err)
 		c.giveBack()
 		if !dead || ctx.Err() != nil {
@@ -175,11 +165,18 @@ func (e *Engine) connect(ctx context.Context) (*conn, error) {
 	if e.closing.Load() {
 		return nil, errClosed
 	}
-	d, err := e.connector.Connect(ctx)
+	pooled, err := e.pool.Acquire(ctx)
 	switch {
 	case err == nil:
-		std := d.(*stdlib.Conn)
-		return &conn{std: std, pgx: std.Conn(), tracer: e.tracer, mode: e.mode}, nil
+		wire := pooled.Conn().PgConn()
+		return &conn{
+			pooled:   pooled,
+			pgx:      pooled.Conn(),
+			wire:     wire,
+			tracer:   e.tracer,
+			protocol: e.protocol,
+			known:    statementsOf(wire, e.capacity),
+		}, nil
 	case e.closing.Load():
 		return nil, errClosed
 	case ctx.Err() != nil:
@@ -191,6 +188,23 @@ func (e *Engine) connect(ctx context.Context) (*conn, error) {
 	default:
 		return nil, e.unreachable(err)
 	}
+}
+
+// sessionBegins is the key in a ctx that says that a connection is taken for the
+// first statement of a session. That can be sent again, on another one, if the
+// connection is dead.
+type sessionBegins struct{}
+
+func unpinged(ctx context.Context) context.Context {
+	return context.WithValue(ctx, sessionBegins{}, true)
+}
+
+// idleUnpinged is how long a connection may have been idle before the server is
+// asked whether it is still there, by a round trip.
+const idleUnpinged = time.Second
+
+func shouldPing(ctx context.Context, pooled pgxpool.ShouldPingParams) bool {
+	return ctx.Value(sessionBegins{}) == nil && pooled.IdleDuration > idleUnpinged
 }
 
 var errClosed = &engine.Error{Kind: engine.ErrClosed, Message: "connect: " + engine.ErrClosed.Error()}
@@ -261,39 +275,4 @@ func (e *Engine) Isolation(asked sql.IsolationLevel) (sql.IsolationLevel, error)
 		}
 	}
 	return level.given, nil
-}
-
-// beginText is BEGIN with its options and the timeouts that last as long as the
-// transaction.
-func beginText(opts engine.Options) string {
-	var b strings.Builder
-	b.WriteString("begin")
-	b.WriteString(isolations[opts.Isolation].option)
-	if opts.ReadOnly {
-		b.WriteString(" read only")
-	}
-	if opts.Deferrable {
-		b.WriteString(" deferrable")
-	}
-	setTimeout(&b, "lock_timeout", opts.LockTimeout)
-	setTimeout(&b, "statement_timeout", opts.StatementTimeout)
-	if opts.ReadOnly {
-		// Before its first query a transaction can still be set to read-write:
-		// https://www.postgresql.org/docs/current/sql-set-transaction.html
-		b.WriteString("; select 1")
-	}
-	return b.String()
-}
-
-// setTimeout appends a timeout of whole milliseconds. The server takes an int32
-// and reads 0 as none, so d is rounded up, and down from 24 days.
-func setTimeout(b *strings.Builder, setting string, d time.Duration) {
-	if d <= 0 {
-		return
-	}
-	ms := d / time.Millisecond
-	if d%time.Millisecond > 0 {
-		ms++
-	}
-	fmt.Fprintf(b, "; set local %s = %d", setting, min(ms, math.MaxInt32))
 }

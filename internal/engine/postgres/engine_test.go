@@ -222,8 +222,7 @@ func TestAdopt(t *testing.T) {
 	if err := e.Close(testContext(t)); err != nil {
 		t.Error(err)
 	}
-	_, err = e.Begin(testContext(t), engine.Options{})
-	wantKind(t, err, engine.ErrClosed)
+	wantKind(t, exec(testContext(t), openSession(t, e, engine.Options{}), "select 1"), engine.ErrClosed)
 	if err := pool.Ping(testContext(t)); err != nil {
 		t.Errorf("the pool was closed: %v", err)
 	}

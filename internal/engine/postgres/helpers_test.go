@@ -86,7 +86,18 @@ func execMode(mode pgx.QueryExecMode) func(*pgxpool.Config) {
 	return func(cfg *pgxpool.Config) { cfg.ConnConfig.DefaultQueryExecMode = mode }
 }
 
+// begin opens a session and sends its BEGIN.
 func begin(tb testing.TB, e *Engine, opts engine.Options) *session {
+	tb.Helper()
+	s := openSession(tb, e, opts)
+	if err := s.begin(testContext(tb)); err != nil {
+		tb.Fatal(s.Failed(testContext(tb), err))
+	}
+	return s
+}
+
+// openSession opens a session that has sent nothing.
+func openSession(tb testing.TB, e *Engine, opts engine.Options) *session {
 	tb.Helper()
 	s, err := e.Begin(testContext(tb), opts)
 	if err != nil {

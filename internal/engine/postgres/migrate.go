@@ -33,13 +33,16 @@ func (e *Engine) BeginMigration(ctx context.Context) (engine.Session, error) {
 		return nil, fmt.Errorf("begin migration: %w", err)
 	}
 	s := begun.(*session)
-	s.once = true // a migration may leave settings behind, as pg_dump's output does
-	err = s.lockMigrations(ctx)
+	err = s.begin(ctx)
 	if err == nil {
-		err = s.run(ctx, schemaMigrations)
+		s.conn.once = true // a migration may leave settings behind, as pg_dump's output does
+		err = s.lockMigrations(ctx)
+	}
+	if err == nil {
+		err = s.conn.run(ctx, schemaMigrations)
 	}
 	switch {
-	case err == nil && s.mode != 0:
+	case err == nil && e.pooled:
 		return pooledMigration{s}, nil
 	case err == nil:
 		return s, nil
@@ -57,7 +60,7 @@ func (e *Engine) BeginMigration(ctx context.Context) (engine.Session, error) {
 func (s *session) lockMigrations(ctx context.Context) error {
 	for {
 		var mine bool
-		err := s.pgx.QueryRow(ctx, "select pg_try_advisory_xact_lock($1)", pgx.QueryExecModeExec, migrationLock).Scan(&mine)
+		err := s.conn.pgx.QueryRow(ctx, "select pg_try_advisory_xact_lock($1)", pgx.QueryExecModeExec, migrationLock).Scan(&mine)
 		if mine || err != nil {
 			return err
 		}

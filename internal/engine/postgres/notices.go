@@ -32,7 +32,7 @@ func watchNotices(cfg *pgxpool.Config) {
 // missedStandbys reports whether the server has committed since the last call
 // without waiting for its standbys.
 func (c *conn) missedStandbys() bool {
-	data := c.pgx.PgConn().CustomData()
+	data := c.wire.CustomData()
 	missed := data[unreplicated] != nil
 	delete(data, unreplicated)
 	return missed

@@ -21,20 +21,21 @@ import (
 func TestPoolerIsFound(t *testing.T) {
 	t.Parallel()
 	direct, pooled := testURL(t), testdb.PgBouncer(t)
-	const none pgx.QueryExecMode = 0
 	for _, tt := range []struct {
 		name, url string
 		change    func(*pgxpool.Config)
-		want      pgx.QueryExecMode
+		want      protocol
 	}{
-		{"none", direct, nil, none},
-		{"pooler", pooled, nil, pgx.QueryExecModeCacheDescribe},
-		{"none, told otherwise", direct + "&pooler=transaction", nil, pgx.QueryExecModeCacheDescribe},
-		{"pooler, told otherwise", pooled + "&pooler=none", nil, none},
-		{"two round trips", pooled, execMode(pgx.QueryExecModeDescribeExec), pgx.QueryExecModeCacheDescribe},
-		{"asked for", pooled, execMode(pgx.QueryExecModeExec), pgx.QueryExecModeExec},
-		{"asked for simple", pooled, execMode(pgx.QueryExecModeSimpleProtocol), pgx.QueryExecModeSimpleProtocol},
-		{"no descriptions", pooled + "&description_cache_capacity=0", nil, pgx.QueryExecModeExec},
+		{"none", direct, nil, byName},
+		{"pooler", pooled, nil, byDescription},
+		{"none, told otherwise", direct + "&pooler=transaction", nil, byDescription},
+		{"pooler, told otherwise", pooled + "&pooler=none", nil, byName},
+		{"two round trips", pooled, execMode(pgx.QueryExecModeDescribeExec), byDescription},
+		{"asked for", pooled, execMode(pgx.QueryExecModeExec), byText},
+		{"asked for simple", pooled, execMode(pgx.QueryExecModeSimpleProtocol), byText},
+		{"no descriptions", pooled + "&description_cache_capacity=0", nil, byText},
+		{"none, descriptions", direct, execMode(pgx.QueryExecModeCacheDescribe), byDescription},
+		{"none, no statements", direct + "&statement_cache_capacity=0", nil, byText},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -43,15 +44,15 @@ func TestPoolerIsFound(t *testing.T) {
 				changes = append(changes, tt.change)
 			}
 			e := openURL(t, tt.url, changes...)
-			if e.mode != tt.want {
-				t.Errorf("opened: got mode %v, want %v", e.mode, tt.want)
+			if e.protocol != tt.want {
+				t.Errorf("opened: got %v, want %v", e.protocol, tt.want)
 			}
 			adopted, err := Adopt(testContext(t), e.pool, testEnv(t.Output()))
 			if err != nil {
 				t.Fatal(err)
 			}
-			if adopted.mode != tt.want {
-				t.Errorf("adopted: got mode %v, want %v", adopted.mode, tt.want)
+			if adopted.protocol != tt.want {
+				t.Errorf("adopted: got %v, want %v", adopted.protocol, tt.want)
 			}
 			if got := e.pool.Stat().NewConnsCount(); got != 1 {
 				t.Errorf("connections made: got %d, want 1", got)
@@ -256,14 +257,17 @@ func execute(t *testing.T, c engine.Conn, text string, args ...any) []any {
 }
 
 // TestPoolerStaleDescriptionInSession differs: what the server has refused has
-// aborted the transaction.
+// aborted the transaction, which begins anew where it was the first statement.
 func TestPoolerStaleDescriptionInSession(t *testing.T) {
 	t.Parallel()
 	e := openURL(t, testdb.PgBouncer(t), maxConns(1))
 	const insert = "insert into t (v) values ($1)"
 	setUp(t, e, "create table t (v int)")
-	use := func(arg any) error {
-		s := begin(t, e, engine.Options{})
+	use := func(arg any, before ...string) error {
+		s := openSession(t, e, engine.Options{})
+		for _, text := range before {
+			mustExec(t, s, text)
+		}
 		err := exec(testContext(t), s, insert, arg)
 		if err == nil {
 			_, err = s.Commit(testContext(t), true)
@@ -282,12 +286,16 @@ func TestPoolerStaleDescriptionInSession(t *testing.T) {
 		t.Errorf("an argument that did not encode: got %v, want nil: nothing was sent", err)
 	}
 	setUp(t, e, "alter table t alter v type jsonb using to_jsonb(v)")
-	failed := wantKind(t, use(2), nil)
+	failed := wantKind(t, use(2, "select 1"), nil)
 	if failed.Code != "42804" || failed.Retry != engine.RetryAsked || failed.Aborts != engine.AbortsLevel {
 		t.Errorf("got %v with retry %d, extent %d, want 42804 that a new attempt cures", failed, failed.Retry, failed.Aborts)
 	}
-	if err := use(2); err != nil {
+	if err := use(2, "select 1"); err != nil {
 		t.Errorf("the new attempt: got %v, want nil", err)
+	}
+	setUp(t, e, "alter table t alter v type bigint using v::text::bigint")
+	if err := use(2); err != nil {
+		t.Errorf("the first statement: got %v, want nil: the transaction began anew", err)
 	}
 	for _, wrong := range []struct {
 		text string

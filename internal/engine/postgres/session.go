@@ -2,35 +2,145 @@ package postgres
 
 import (
 	"context"
+	"database/sql/driver"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/tholedb/thole/internal/engine"
 )
 
-// session is a transaction on one connection.
+// session is a transaction on one connection, which it takes for its first
+// statement; BEGIN and the options go ahead of that, in the same flight.
 type session struct {
-	*conn
+	engine  *Engine
 	opts    engine.Options
-	depth   int           // savepoints that are open
+	ahead   ahead
+	conn    *conn         // nil before the first statement
+	depth   int           // savepoints that are open, those that wait included
 	reading int           // the depth of the outermost that is read-only, or 0
 	aborted *engine.Error // the failure that aborted the transaction, or nil
 }
 
 var _ engine.Session = (*session)(nil)
 
-// Failed implements [engine.Conn].
+// ExecContext implements [driver.ExecerContext].
+func (s *session) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
+	return on(ctx, s, func(c *conn) (driver.Result, error) { return c.ExecContext(ctx, query, args) })
+}
+
+// QueryContext implements [driver.QueryerContext].
+func (s *session) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
+	return on(ctx, s, func(c *conn) (driver.Rows, error) { return c.QueryContext(ctx, query, args) })
+}
+
+// PrepareContext implements [driver.ConnPrepareContext].
+func (s *session) PrepareContext(ctx context.Context, query string) (driver.Stmt, error) {
+	prepared, err := on(ctx, s, func(c *conn) (*stmt, error) { return c.prepared(ctx, query) })
+	if err != nil {
+		return nil, err
+	}
+	prepared.on = s
+	return prepared, nil
+}
+
+// on runs what sends the first statement, or a later one. Until the server has
+// begun the transaction nothing can have been done: where the connection was
+// dead, or what was known of the statement is out of date, it is sent once more.
+func on[T any](ctx context.Context, s *session, run func(*conn) (T, error)) (T, error) {
+	if s.ahead.begun {
+		return run(s.conn)
+	}
+	if err := s.connect(ctx); err != nil {
+		var none T
+		return none, err
+	}
+	opening := slices.Clone(s.ahead.commands)
+	got, err := run(s.conn)
+	if err == nil || !s.mayStartAnew(ctx) {
+		return got, err
+	}
+	if failed := s.startAnew(ctx, opening); failed != nil {
+		return got, failed
+	}
+	return run(s.conn)
+}
+
+// connect takes a connection for the first statement.
+func (s *session) connect(ctx context.Context) error {
+	if s.conn != nil {
+		return nil
+	}
+	c, err := s.engine.connect(unpinged(ctx))
+	if err != nil {
+		return err
+	}
+	s.adopt(c)
+	return nil
+}
+
+func (s *session) adopt(c *conn) {
+	c.ahead = &s.ahead
+	s.conn = c
+}
+
+// mayStartAnew reports whether the first statement failed before anything was
+// done, and may succeed when it is sent again: the connection broke without an
+// answer to BEGIN, or the transaction has nothing in it but a statement that was
+// refused because what was known of it is out of date.
+func (s *session) mayStartAnew(ctx context.Context) bool {
+	if ctx.Err() != nil {
+		return false
+	}
+	return s.conn.wire.IsClosed() && !s.ahead.begun || s.conn.stale && !s.conn.wire.IsClosed()
+}
+
+// startAnew makes the session as it was before its first statement, on a
+// connection that has answered just now.
+func (s *session) startAnew(ctx context.Context, opening []command) error {
+	if s.conn.wire.IsClosed() {
+		s.conn.release()
+		s.conn = nil
+		c, err := s.engine.take(ctx, func(c *conn) error { return c.pgx.Ping(ctx) })
+		if err != nil {
+			return err
+		}
+		s.adopt(c)
+	} else if _, err := s.conn.end(ctx, "rollback"); err != nil {
+		return err
+	}
+	s.ahead = ahead{commands: opening}
+	return nil
+}
+
+// begin begins the transaction now, for what can't go with BEGIN in one flight.
+func (s *session) begin(ctx context.Context) error {
+	_, err := on(ctx, s, func(c *conn) (any, error) {
+		if err := c.start(ctx, ""); err != nil {
+			return nil, err
+		}
+		return nil, c.catchUp(ctx)
+	})
+	return err
+}
+
+// Failed implements [engine.Conn]. A session that could not be begun can't go on.
 func (s *session) Failed(ctx context.Context, err error) *engine.Error {
-	failed := s.explain(ctx, err)
+	if s.conn == nil {
+		failed := (&conn{}).explain(ctx, err)
+		failed.Aborts = engine.AbortsSession
+		return failed
+	}
+	failed := s.conn.explain(ctx, err)
 	if failed.Aborts == engine.AbortsLevel && s.aborted == nil {
 		s.aborted = failed
 	}
 	if failed.Code == readOnlyTransaction && !s.opts.ReadOnly && s.reading == 0 {
-		failed.Retry, s.once = engine.RetryAsked, true
+		failed.Retry, s.conn.once = engine.RetryAsked, true
 	}
-	if s.ended() {
+	if s.ended() || !s.ahead.begun && errors.As(err, new(*pgconn.PgError)) {
 		failed.Aborts = engine.AbortsSession
 	}
 	return failed
@@ -39,35 +149,30 @@ func (s *session) Failed(ctx context.Context, err error) *engine.Error {
 // ended reports whether a statement ended the transaction behind our back, or
 // may have: with "commit; begin" only the tag gives it away.
 func (s *session) ended() bool {
-	s.controlled = s.controlled || !s.pgx.IsClosed() && s.pgx.PgConn().TxStatus() == 'I'
-	return s.controlled
+	s.conn.controlled = s.conn.controlled || s.ahead.begun && !s.conn.wire.IsClosed() && s.conn.status() == 'I'
+	return s.conn.controlled
 }
 
-// Savepoint implements [engine.Session]. The server forgets at the end of a
-// subtransaction that it was read-only, however it ends.
-func (s *session) Savepoint(ctx context.Context, readOnly bool) error {
-	ctx, cancel := engine.Detached(ctx)
-	defer cancel()
-	text := fmt.Sprintf("savepoint thole_%d", s.depth+1)
-	if readOnly {
-		text += "; set local transaction_read_only = on"
-	}
-	if err := s.run(ctx, text); err != nil {
-		return fmt.Errorf("savepoint: %w", s.Failed(ctx, err))
-	}
+// Savepoint implements [engine.Session]. It is sent with the first statement in
+// it. The server forgets at the end of a subtransaction that it was read-only,
+// however it ends.
+func (s *session) Savepoint(_ context.Context, readOnly bool) error {
 	s.depth++
+	s.ahead.push(savepoint(s.depth, readOnly)...)
 	if readOnly && s.reading == 0 {
 		s.reading = s.depth
 	}
 	return nil
 }
 
-// Release implements [engine.Session].
-func (s *session) Release(ctx context.Context) error {
-	ctx, cancel := engine.Detached(ctx)
-	defer cancel()
-	if err := s.run(ctx, fmt.Sprintf("release thole_%d", s.depth)); err != nil {
-		return fmt.Errorf("release savepoint: %w", s.Failed(ctx, err))
+// Release implements [engine.Session]. It is sent with the next statement, if
+// there is one: COMMIT releases all.
+func (s *session) Release(context.Context) error {
+	if s.aborted != nil {
+		return fmt.Errorf("release savepoint: %w", abortedBy(s.aborted))
+	}
+	if !s.ahead.withdraw(s.depth) {
+		s.ahead.push(command{text: "release " + savepointName(s.depth)})
 	}
 	s.pop()
 	return nil
@@ -86,35 +191,64 @@ func (s *session) pop() {
 func (s *session) RollbackTo(ctx context.Context) error {
 	ctx, cancel := engine.Detached(ctx)
 	defer cancel()
-	if err := s.run(ctx, fmt.Sprintf("rollback to thole_%[1]d; release thole_%[1]d", s.depth)); err != nil {
-		return fmt.Errorf("roll back to savepoint: %w", s.Failed(ctx, err))
+	unsent := s.ahead.withdraw(s.depth)
+	switch {
+	case !unsent:
+		s.ahead.commands = nil // they are about what is undone
+		if err := s.rollBackTo(ctx, savepointName(s.depth)); err != nil {
+			return fmt.Errorf("roll back to savepoint: %w", s.Failed(ctx, err))
+		}
+		s.aborted = nil
+	case s.aborted != nil:
+		return fmt.Errorf("roll back to savepoint: %w", abortedBy(s.aborted))
 	}
 	s.pop()
-	s.aborted = nil
 	return nil
 }
 
-// Rollback implements [engine.Session].
+func (s *session) rollBackTo(ctx context.Context, name string) error {
+	if err := s.conn.start(ctx, ""); err != nil {
+		return err
+	}
+	s.ahead.push(command{text: "rollback to " + name}, command{text: "release " + name})
+	return s.conn.catchUp(ctx)
+}
+
+// Rollback implements [engine.Session]. The server is told in the background: it
+// rolls back in any case, also where it can't be told.
 func (s *session) Rollback(ctx context.Context, cause error) (engine.Outcome, error) {
-	ctx, cancel := engine.Detached(ctx)
-	defer cancel()
-	if s.pgx.IsClosed() {
-		// The server rolls back what has lost its connection.
-		s.release()
-		if errors.Is(cause, engine.ErrConnLost) {
-			return engine.RolledBack, nil
+	switch {
+	case s.conn == nil:
+	case s.conn.wire.IsClosed():
+		s.conn.release()
+		if !errors.Is(cause, engine.ErrConnLost) {
+			return engine.RolledBack, errors.Join(cause, s.conn.explain(ctx, pgconn.ErrConnClosed))
 		}
-		return engine.RolledBack, errors.Join(cause, s.explain(ctx, pgconn.ErrConnClosed))
-	}
-	if s.ended() {
-		s.giveBack()
+	case s.ended():
+		s.conn.giveBack()
 		return engine.Unknown, errors.Join(cause, errControlled)
+	default:
+		s.finish(ctx, "rollback")
 	}
-	if _, err := s.end(ctx, "rollback"); err != nil {
-		s.destroy()
-		failed := s.explain(ctx, err)
-		return engine.RolledBack, errors.Join(cause, fmt.Errorf("roll back: %w", failed))
-	}
-	s.release() // the pool destroys a connection that isn't idle
 	return engine.RolledBack, nil
+}
+
+// finish ends the transaction in the background, where the caller need not know
+// what the server says.
+func (s *session) finish(ctx context.Context, text string) {
+	if !s.ahead.begun && s.conn.status() == 'I' {
+		s.conn.release()
+		return
+	}
+	go func() { // the pool waits for it when it is closed
+		ctx, cancel := engine.Detached(ctx)
+		defer cancel()
+		if _, err := s.conn.end(ctx, text); err != nil {
+			s.engine.env.Log.WarnContext(ctx, "thole: gave up a connection on which "+text+" failed",
+				"database", s.engine.name, "error", s.conn.explain(ctx, err).Error())
+			s.conn.destroy()
+			return
+		}
+		s.conn.release() // the pool destroys a connection that isn't idle
+	}()
 }

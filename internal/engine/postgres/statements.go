@@ -1,0 +1,148 @@
+package postgres
+
+import (
+	"container/list"
+	"slices"
+	"strconv"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
+)
+
+// protocol is how statements with arguments or rows run, after pgx's
+// [pgx.QueryExecMode].
+type protocol uint8
+
+const (
+	// byName prepares a statement once on a connection, and executes it from then
+	// on: one round trip, and one more where it is not known.
+	byName protocol = iota
+
+	// byDescription keeps what a statement takes, and has it parsed each time. It
+	// needs nothing that another connection to the server would not have.
+	byDescription
+
+	// byText sends a statement without knowing what it takes: arguments go as
+	// text that the server makes out.
+	byText
+)
+
+// protocolOf is what a configuration asks for. The simple protocol, whose errors
+// can't be believed, is never used for arguments: byText works wherever it does.
+func protocolOf(cfg *pgx.ConnConfig, pooled bool) (kind protocol, capacity int) {
+	switch cfg.DefaultQueryExecMode {
+	case pgx.QueryExecModeCacheStatement:
+		kind, capacity = byName, cfg.StatementCacheCapacity
+	case pgx.QueryExecModeCacheDescribe, pgx.QueryExecModeDescribeExec:
+		kind, capacity = byDescription, cfg.DescriptionCacheCapacity
+	default:
+		return byText, 0
+	}
+	if pooled && kind == byName {
+		kind, capacity = byDescription, cfg.DescriptionCacheCapacity
+	}
+	if capacity <= 0 {
+		return byText, 0
+	}
+	return kind, capacity
+}
+
+// statement is one that a connection knows.
+type statement struct {
+	text    string
+	wire    *pgconn.StatementDescription
+	params  *pgconn.StatementDescription // what it takes alone
+	formats []int16                      // that its columns are asked for in
+	names   []string                     // of its columns
+	values  []converter
+}
+
+// newStatement is a statement of a name, or of "", as the server described it.
+func newStatement(text, name string, described *pgconn.StatementDescription, types *pgtype.Map) *statement {
+	described.Name = name
+	s := &statement{text: text, wire: described, params: &pgconn.StatementDescription{ParamOIDs: described.ParamOIDs}}
+	if name == "" {
+		return s // what its columns are may have changed when it runs
+	}
+	s.formats = make([]int16, len(described.Fields))
+	for i, field := range described.Fields {
+		s.formats[i] = formatOf(field.DataTypeOID)
+	}
+	fields := slices.Clone(described.Fields)
+	for i := range fields {
+		fields[i].Format = s.formats[i]
+	}
+	s.names, s.values = columns(fields, types)
+	return s
+}
+
+// statements are those that one connection knows, up to a number. They belong
+// to the connection, from one session to the next, and stay after errors: the
+// server forgets nothing when a transaction is rolled back.
+//
+// https://www.postgresql.org/docs/current/sql-prepare.html
+type statements struct {
+	capacity int
+	byText   map[string]*list.Element
+	recent   list.List // of *statement; the one that ran last is in front
+	made     int       // names that were given out
+	dead     []string  // names that the server can forget, with the next flight
+}
+
+// knownStatements is the key in a connection's data of its statements.
+const knownStatements = "thole: statements"
+
+// statementsOf are those that a connection knows.
+func statementsOf(conn *pgconn.PgConn, capacity int) *statements {
+	known, ok := conn.CustomData()[knownStatements].(*statements)
+	if !ok {
+		known = &statements{byText: map[string]*list.Element{}}
+		conn.CustomData()[knownStatements] = known
+	}
+	known.capacity = capacity
+	return known
+}
+
+// find returns the statement of a text, or nil.
+func (k *statements) find(text string) *statement {
+	at := k.byText[text]
+	if at == nil {
+		return nil
+	}
+	k.recent.MoveToFront(at)
+	return at.Value.(*statement)
+}
+
+// newName is the next name of a statement.
+func (k *statements) newName() string {
+	k.made++
+	return "thole_" + strconv.Itoa(k.made)
+}
+
+// add keeps a statement in place of the one that ran longest ago.
+func (k *statements) add(s *statement) {
+	k.forget(s.text)
+	k.byText[s.text] = k.recent.PushFront(s)
+	if k.recent.Len() > k.capacity {
+		k.forget(k.recent.Back().Value.(*statement).text)
+	}
+}
+
+// clear drops those that the server has forgotten by itself.
+func (k *statements) clear() {
+	k.byText, k.recent, k.dead = map[string]*list.Element{}, list.List{}, nil
+}
+
+// forget drops the statement of a text, if it is known.
+func (k *statements) forget(text string) {
+	at := k.byText[text]
+	if at == nil {
+		return
+	}
+	if name := at.Value.(*statement).wire.Name; name != "" {
+		k.dead = append(k.dead, name)
+	}
+	k.recent.Remove(at)
+	delete(k.byText, text)
+}
