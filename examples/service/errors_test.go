@@ -58,7 +58,7 @@ func TestHTTPErrorOf(t *testing.T) {
 // told to, learns that the shield was forged.
 func TestUnknown(t *testing.T) {
 	t.Parallel()
-	lossy := &link{loses: 1}
+	lossy := &lossyLink{loses: 1}
 	handler := newHandler(open(t, migrated(t, testdb.Postgres(t)), lossy.stand), quiet)
 
 	w := request(t, handler, http.MethodPost, "/shields", tower)

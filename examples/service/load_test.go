@@ -32,7 +32,7 @@ func underLoad(t *testing.T, databaseURL string) {
 	t.Helper()
 	backends := len(states(t, migrated(t, databaseURL)))
 	goroutines, files := goleak.IgnoreCurrent(), openFiles(t)
-	lossy := &link{loses: loses}
+	lossy := &lossyLink{loses: loses}
 	db := open(t, databaseURL, lossy.stand)
 	service := start(t, newHandler(db, quiet), grace)
 

@@ -88,7 +88,7 @@ func wantUnsent(t *testing.T, err error, sent string) {
 		t.Errorf("got error %v, want one that the engine knows nothing of", err)
 	}
 	if sent != "" {
-		t.Errorf("sent%s, want nothing", sent)
+		t.Errorf("sent %s, want nothing", sent)
 	}
 }
 
@@ -107,7 +107,7 @@ func cancelledBetween(t *testing.T, w *world) {
 	wantIs(t, err, errFn)
 	wantRolledBack(t, w, on, id)
 	if sent := l.Since(mark); w.Engine() == thole.Postgres && !strings.Contains(sent, "rollback") {
-		t.Errorf("sent%q, want a ROLLBACK in it", sent)
+		t.Errorf("sent\n%s\nwant a ROLLBACK in it", sent)
 	}
 }
 

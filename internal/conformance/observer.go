@@ -89,18 +89,17 @@ func (o *observer) refuse(t *testing.T, savepoint string) {
 	}
 }
 
-// controlText finds it among what went to and fro. In capitals BEGIN, COMMIT and
-// ROLLBACK are the server's tags.
-var controlText = regexp.MustCompile(`\b(?:(?i:savepoint|release|rollback to) \w+|begin|commit|rollback)\b`)
+// controlText finds it in the texts of statements.
+var controlText = regexp.MustCompile(`\b(?:(?:savepoint|release|rollback to) \w+|begin|commit|rollback)\b`)
 
 // control is what was seen since the last call.
 func (o *observer) control() []string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.link != nil {
-		sent := o.link.Since(o.mark)
+		texts := strings.Join(o.link.Executed(o.mark), "\n")
 		o.mark = o.link.Mark()
-		return controlText.FindAllString(sent, -1)
+		return controlText.FindAllString(texts, -1)
 	}
 	seen := o.seen
 	o.seen = nil

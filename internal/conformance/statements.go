@@ -440,7 +440,7 @@ func (w *world) idle(t *testing.T) (on *world, mark func(), wantNothing func()) 
 	return on, mark, func() {
 		t.Helper()
 		if sent := l.Since(at); sent != "" {
-			t.Errorf("sent%q, want nothing", sent)
+			t.Errorf("sent\n%s\nwant nothing", sent)
 		}
 	}
 }
@@ -622,7 +622,7 @@ func statementOutlivesFn(t *testing.T, w *world) {
 	wantOutcome(t, err, thole.RolledBack)
 	wantText(t, err, text, "is in progress")
 	if sent := l.Since(mark); strings.Contains(sent, "commit") {
-		t.Errorf("sent%q, want no COMMIT", sent)
+		t.Errorf("sent\n%s\nwant no COMMIT", sent)
 	}
 	on.wantItems(t)
 	if now := on.connection(t); now != id {
