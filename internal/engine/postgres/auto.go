@@ -18,32 +18,30 @@ var _ engine.AutoConn = (*auto)(nil)
 // use the simple protocol, whose errors can't be believed, the texts become a
 // transaction.
 func (a *auto) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
-	if len(args) == 0 && sqltext.IsScript(sqltext.Postgres, query) {
+	if a.isScript(query, len(args)) {
 		return a.execScript(ctx, query)
 	}
-	result, err := a.conn.ExecContext(ctx, query, args)
-	if a.mayRunAgain(ctx, err) {
-		result, err = a.conn.ExecContext(ctx, query, args)
-	}
-	return result, err
+	return again(ctx, a, func() (driver.Result, error) { return a.exec(ctx, query, values(args)) })
 }
 
-// mayRunAgain reports whether a statement failed because what was known of it is
-// out of date, so that nothing of it was executed.
-func (a *auto) mayRunAgain(ctx context.Context, err error) bool {
-	return err != nil && a.stale && a.status() == 'I' && ctx.Err() == nil
+// isScript reports whether a text has several statements.
+func (a *auto) isScript(query string, args int) bool {
+	return args == 0 && sqltext.IsScript(sqltext.Postgres, query)
 }
 
 // QueryContext implements [driver.QueryerContext].
 func (a *auto) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
-	rows, err := a.conn.QueryContext(ctx, query, args)
-	if a.mayRunAgain(ctx, err) {
-		rows, err = a.conn.QueryContext(ctx, query, args)
+	return again(ctx, a, func() (driver.Rows, error) { return a.run(ctx, query, values(args), false) })
+}
+
+// again runs a statement, and once more if what was known of it is out of date:
+// nothing of it was executed.
+func again[T any](ctx context.Context, a *auto, run func() (T, error)) (T, error) {
+	got, err := run()
+	if err != nil && a.stale && a.status() == 'I' && ctx.Err() == nil {
+		return run()
 	}
-	if err != nil {
-		return nil, err
-	}
-	return rows, nil
+	return got, err
 }
 
 // PrepareContext implements [driver.ConnPrepareContext].
@@ -58,27 +56,27 @@ func (a *auto) PrepareContext(ctx context.Context, query string) (driver.Stmt, e
 
 // execScript runs several statements in a transaction of their own, so that they
 // happen together or not at all, and nothing of them before COMMIT is sent.
-func (a *auto) execScript(ctx context.Context, query string) (driver.Result, error) {
-	if err := a.run(ctx, "begin"); err != nil {
-		return nil, err
+func (a *auto) execScript(ctx context.Context, query string) (Tag, error) {
+	if err := a.say(ctx, "begin"); err != nil {
+		return Tag{}, err
 	}
 	if err := a.start(ctx, query); err != nil {
-		return nil, err
+		return Tag{}, err
 	}
 	result, err := a.script(ctx, query)
 	if errors.Is(err, engine.ErrTxControl) {
-		return nil, err
+		return Tag{}, err
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTimeout)
 	defer cancel()
 	if err != nil {
 		_, _ = a.end(ctx, "rollback") // a connection on which that fails is closed, and nothing was committed
-		return nil, err
+		return Tag{}, err
 	}
 	a.sent = true
 	tag, err := a.end(ctx, "commit")
 	if _, failed := (reply{tag: tag, err: err, unreplicated: a.missedStandbys()}).outcome(); failed != nil {
-		return nil, failed
+		return Tag{}, failed
 	}
 	return result, nil
 }

@@ -97,7 +97,7 @@ func TestAutoConnLost(t *testing.T) {
 					t.Fatal(err)
 				}
 				if mode == pgx.QueryExecModeCacheStatement && name != "exec" {
-					cut.arm("thole_1") // its name
+					cut.arm("thole_") // its name
 				} else {
 					cut.arm("cut */")
 				}

@@ -72,7 +72,7 @@ func TestCancelIsRepeated(t *testing.T) {
 	handler := newCanceller(c.wire)
 	handler.HandleCancel(testContext(t))
 	<-dealtWith
-	err = c.run(testContext(t), "select pg_sleep(60)")
+	err = c.say(testContext(t), "select pg_sleep(60)")
 	handler.HandleUnwatchAfterCancel()
 	if failed := wantKind(t, c.explain(testContext(t), err), engine.ErrTimeout); failed.Code != queryCanceled {
 		t.Errorf("got %v, want SQLSTATE %s", failed, queryCanceled)

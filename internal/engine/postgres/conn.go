@@ -5,6 +5,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -42,6 +43,7 @@ type conn struct {
 	stale  bool    // it failed because what was known of it is out of date
 
 	used       bool          // a statement of the caller's may have been executed
+	reshaped   bool          // a statement changed the schema
 	once       bool          // nobody else gets the connection
 	controlled bool          // a statement ended or began a transaction
 	lost       *engine.Error // the error that lost the connection
@@ -69,8 +71,8 @@ func (c *conn) start(ctx context.Context, query string) error {
 	return ctx.Err()
 }
 
-// run executes a text of our own by the simple protocol, in one round trip.
-func (c *conn) run(ctx context.Context, text string) error {
+// say executes a text of our own by the simple protocol, in one round trip.
+func (c *conn) say(ctx context.Context, text string) error {
 	if err := c.start(ctx, text); err != nil {
 		return err
 	}
@@ -80,30 +82,39 @@ func (c *conn) run(ctx context.Context, text string) error {
 	return c.wire.Exec(ctx, text).Close()
 }
 
-// ExecContext runs a statement that returns no rows, or several.
-func (c *conn) ExecContext(ctx context.Context, query string, named []driver.NamedValue) (driver.Result, error) {
+// Tag is the tag of a statement as its result.
+type Tag struct{ pgconn.CommandTag }
+
+// LastInsertId implements [driver.Result]. PostgreSQL has none.
+func (Tag) LastInsertId() (int64, error) { return driver.RowsAffected(0).LastInsertId() }
+
+// RowsAffected implements [driver.Result].
+func (t Tag) RowsAffected() (int64, error) { return t.CommandTag.RowsAffected(), nil }
+
+// exec runs a statement that returns no rows, or several.
+func (c *conn) exec(ctx context.Context, query string, args []any) (Tag, error) {
 	if err := c.start(ctx, query); err != nil {
-		return nil, err
+		return Tag{}, err
 	}
-	if len(named) == 0 && sqltext.IsScript(sqltext.Postgres, query) {
+	if len(args) == 0 && sqltext.IsScript(sqltext.Postgres, query) {
 		if err := c.catchUp(ctx); err != nil {
-			return nil, err
+			return Tag{}, err
 		}
 		c.used = true
 		return c.script(ctx, query)
 	}
-	run := &running{text: query, args: values(named), protocol: c.protocol}
-	if len(named) == 0 {
+	run := &running{text: query, args: args, protocol: c.protocol}
+	if len(args) == 0 {
 		run.protocol = byText // there is nothing that it takes, and nothing to be read
 	}
 	r, err := c.send(ctx, run)
 	if err != nil {
-		return nil, err
+		return Tag{}, err
 	}
 	if err := r.close(); err != nil {
-		return nil, c.judge(run, err)
+		return Tag{}, c.judge(run, err)
 	}
-	return driver.RowsAffected(r.tag.RowsAffected()), nil
+	return Tag{r.tag}, nil
 }
 
 // runner runs statements: a session, or an auto outside.
@@ -114,7 +125,7 @@ type runner interface {
 
 // script executes several statements by the simple protocol, and looks at what
 // each says it was. The result is that of the last.
-func (c *conn) script(ctx context.Context, query string) (_ driver.Result, err error) {
+func (c *conn) script(ctx context.Context, query string) (_ Tag, err error) {
 	var last pgconn.CommandTag
 	ctx, traced := c.trace(ctx, query, nil)
 	defer func() { traced(last, err) }()
@@ -127,35 +138,52 @@ func (c *conn) script(ctx context.Context, query string) (_ driver.Result, err e
 	if err == nil && c.controlled {
 		err = errControlled
 	}
-	if err != nil {
-		return nil, err
-	}
-	return driver.RowsAffected(last.RowsAffected()), nil
+	return Tag{last}, err
 }
 
 // see takes note of what a statement says it was, and reports whether one has
 // ended or begun a transaction.
 func (c *conn) see(tag pgconn.CommandTag) (controlled bool) {
-	switch tag.String() {
+	switch text := tag.String(); text {
 	case "BEGIN", "START TRANSACTION", "COMMIT", "ROLLBACK", "PREPARE TRANSACTION":
 		c.controlled = true
+	case "DEALLOCATE ALL", "DISCARD ALL":
+		c.known.clear()
+	default:
+		if !keepsSchema(text) || tag.Select() && !isKept(c.query) && hasFold(c.query, "create") {
+			c.reshaped = true
+			c.known.forgetAll()
+		}
 	}
 	return c.controlled
 }
 
-// QueryContext runs a statement up to its first row.
-func (c *conn) QueryContext(ctx context.Context, query string, named []driver.NamedValue) (driver.Rows, error) {
+// keepsSchema reports whether a tag is that of a statement which leaves all others
+// what they were. (CREATE TABLE AS has the tag of a SELECT.)
+func keepsSchema(tag string) bool {
+	verb, _, _ := strings.Cut(tag, " ")
+	switch verb {
+	case "", "SELECT", "INSERT", "UPDATE", "DELETE", "MERGE", "FETCH", "MOVE", "COPY", "SHOW", "SET", "RESET", "EXPLAIN",
+		"LOCK", "TRUNCATE", "NOTIFY", "LISTEN", "UNLISTEN", "DECLARE", "CLOSE", "ANALYZE", "VACUUM":
+		return true
+	}
+	return false
+}
+
+// run runs a statement up to its first row. A native one is read by pgx's types.
+func (c *conn) run(ctx context.Context, query string, args []any, native bool) (*result, error) {
 	if err := c.start(ctx, query); err != nil {
 		return nil, err
 	}
-	run := &running{text: query, args: values(named), protocol: c.protocol}
-	if len(named) == 0 && !isKept(query) {
+	run := &running{text: query, args: args, protocol: c.protocol, native: native}
+	if len(args) == 0 && !isKept(query) {
 		run.protocol = byText
 	}
 	r, err := c.send(ctx, run)
 	if err != nil {
 		return nil, err
 	}
+	r.native = native
 	if err := r.begin(run.known); err != nil {
 		return nil, c.judge(run, err)
 	}
@@ -168,19 +196,31 @@ type running struct {
 	text     string
 	args     []any
 	protocol protocol
+	native   bool       // its rows are read by pgx's types
 	known    *statement // what it runs by
 	fresh    bool       // that was found out just now
 	synced   bool       // its flight has its end
 }
 
+// formats are those in which the columns of a statement that is known come.
+func (r *running) formats() []int16 {
+	if r.native {
+		return r.known.native
+	}
+	return r.known.formats
+}
+
 // send sends a statement that start has let through.
-func (c *conn) send(ctx context.Context, run *running) (*result, error) {
+func (c *conn) send(ctx context.Context, run *running) (r *result, err error) {
 	ctx, traced := c.trace(ctx, run.text, run.args)
-	r, err := c.dispatch(ctx, run)
+	defer func() {
+		if r == nil {
+			traced(pgconn.CommandTag{}, err)
+		}
+	}()
+	r, err = c.dispatch(ctx, run)
 	if err != nil {
-		err = c.judge(run, c.blame(ctx, run, err))
-		traced(pgconn.CommandTag{}, err)
-		return nil, err
+		return nil, c.judge(run, c.blame(ctx, run, err))
 	}
 	r.traced = traced
 	return r, nil
@@ -207,7 +247,7 @@ func (c *conn) dispatch(ctx context.Context, run *running) (*result, error) {
 	case known.wire.Name == "":
 		r.reader = c.wire.ExecParams(ctx, run.text, b.ParamValues, known.params.ParamOIDs, b.ParamFormats, nil)
 	default:
-		r.reader = c.wire.ExecStatement(ctx, known.wire, b.ParamValues, b.ParamFormats, known.formats)
+		r.reader = c.wire.ExecStatement(ctx, known.wire, b.ParamValues, b.ParamFormats, run.formats())
 	}
 	return r, nil
 }

@@ -39,6 +39,8 @@ type Engine struct {
 	protocol protocol // of statements with arguments or rows
 	capacity int      // how many statements a connection keeps
 
+	foundPooler func() // is told that there is one
+
 	tracer  pgx.QueryTracer // the application's, or nil
 	sparing engine.Sparing  // with lines about an exhausted pool
 
@@ -57,11 +59,13 @@ func Open(ctx context.Context, cfg *pgxpool.Config, env engine.Env) (*Engine, er
 	if cfg.ShouldPing == nil {
 		cfg.ShouldPing = shouldPing
 	}
+	pooled := useModeOfPooler(cfg)
 	pool, err := pgxpool.NewWithConfig(ctx, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("open postgres: %w", explain(err, ""))
 	}
 	e := newEngine(pool, env)
+	e.foundPooler = pooled
 	if err := e.greet(ctx); err != nil {
 		go pool.Close()
 		return nil, fmt.Errorf("open postgres: %w", err)
@@ -89,13 +93,19 @@ func Adopt(ctx context.Context, pool *pgxpool.Pool, env engine.Env) (*Engine, er
 func newEngine(pool *pgxpool.Pool, env engine.Env) *Engine {
 	cfg := pool.Config().ConnConfig
 	return &Engine{
-		pool:   pool,
-		env:    env,
+		pool: pool,
+		env:  env,
+
+		foundPooler: func() {},
+
 		name:   name(cfg.Config),
 		tracer: cfg.Tracer,
 		closed: make(chan struct{}),
 	}
 }
+
+// Pool is the pool that the engine stands on.
+func (e *Engine) Pool() *pgxpool.Pool { return e.pool }
 
 // Name implements [engine.Engine].
 func (e *Engine) Name() string { return "postgres" }

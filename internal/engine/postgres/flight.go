@@ -174,21 +174,31 @@ func (c *conn) catchUp(ctx context.Context) error {
 
 // fly sends a statement behind what waits. One that is not known is described
 // first, in a flight of its own; what it does is done in the second.
-func (c *conn) fly(ctx context.Context, run *running) (*result, error) {
+func (c *conn) fly(ctx context.Context, run *running) (r *result, err error) {
 	ready, err := c.prime(run)
 	if err != nil {
 		return nil, err
 	}
 	flight := c.wire.StartPipeline(ctx)
+	defer func() {
+		if r == nil { // it failed, or an argument panicked
+			c.callOff(flight, run)
+		}
+	}()
 	reader, err := c.cross(ctx, flight, run, ready)
-	if err == nil {
-		return &result{conn: c, reader: reader, flight: flight}, nil
+	if err != nil {
+		return nil, err
 	}
+	return &result{conn: c, reader: reader, flight: flight}, nil
+}
+
+// callOff ends a flight whose statement has no result. What that says was said
+// before.
+func (c *conn) callOff(flight *pgconn.Pipeline, run *running) {
 	if !c.wire.IsClosed() && !run.synced {
 		_ = flight.Sync() // the connection is closed where that fails
 	}
-	_ = flight.Close() // what it says, err says
-	return nil, err
+	_ = flight.Close()
 }
 
 // cross takes a flight to the answer of its statement.
@@ -227,7 +237,7 @@ func (c *conn) cross(ctx context.Context, flight *pgconn.Pipeline, run *running,
 func (c *conn) describe(flight *pgconn.Pipeline, run *running) (*statement, error) {
 	name := ""
 	if run.protocol == byName {
-		name = c.known.newName()
+		name = nameOf(run.text)
 	}
 	dead := c.known.dead
 	for _, forgotten := range dead {
@@ -265,6 +275,6 @@ func (c *conn) post(flight *pgconn.Pipeline, run *running) {
 	case known.wire.Name == "":
 		flight.SendQueryParams(run.text, c.builder.ParamValues, known.params.ParamOIDs, c.builder.ParamFormats, nil)
 	default:
-		flight.SendQueryStatement(known.wire, c.builder.ParamValues, c.builder.ParamFormats, known.formats)
+		flight.SendQueryStatement(known.wire, c.builder.ParamValues, c.builder.ParamFormats, run.formats())
 	}
 }

@@ -39,7 +39,7 @@ func (e *Engine) BeginMigration(ctx context.Context) (engine.Session, error) {
 		err = s.lockMigrations(ctx)
 	}
 	if err == nil {
-		err = s.conn.run(ctx, schemaMigrations)
+		err = s.conn.say(ctx, schemaMigrations)
 	}
 	switch {
 	case err == nil && e.pooled:

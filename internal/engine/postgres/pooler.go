@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"sync/atomic"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -43,13 +45,36 @@ func (e *Engine) greet(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("ping: %w", err)
 	}
-	c.giveBack()
 	if option := poolerOf(cfg); option != "" {
 		pooled = option == poolerTransaction
 	}
+	if pooled && !e.adopted {
+		e.foundPooler()
+		c.once = true // pgx runs its own statements as without a pooler there
+	}
+	c.giveBack()
 	e.pooled = pooled
 	e.protocol, e.capacity = protocolOf(cfg.ConnConfig, pooled)
 	return nil
+}
+
+// useModeOfPooler has the connections that are made once a pooler was found run
+// what goes through pgx itself, batches for one, as it has to be there.
+func useModeOfPooler(cfg *pgxpool.Config) (found func()) {
+	var pooled atomic.Bool
+	next := cfg.BeforeConnect
+	cfg.BeforeConnect = func(ctx context.Context, conn *pgx.ConnConfig) error {
+		if kind, _ := protocolOf(conn, true); pooled.Load() && kind == byDescription {
+			conn.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
+		} else if pooled.Load() {
+			conn.DefaultQueryExecMode = pgx.QueryExecModeExec
+		}
+		if next != nil {
+			return next(ctx, conn)
+		}
+		return nil
+	}
+	return func() { pooled.Store(true) }
 }
 
 // isPooled reports whether the process that answers is another than the one
@@ -95,7 +120,7 @@ type pooledMigration struct{ *session }
 // Commit implements [engine.Session].
 func (m pooledMigration) Commit(ctx context.Context, observed bool) (engine.Outcome, error) {
 	if m.conn.status() == 'T' {
-		if err := m.conn.run(ctx, "reset all"); err != nil {
+		if err := m.conn.say(ctx, "reset all"); err != nil {
 			_ = m.Failed(ctx, err) // is told instead of COMMIT
 		}
 	}

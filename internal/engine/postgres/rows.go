@@ -7,6 +7,7 @@ import (
 	"io"
 	"math"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -21,6 +22,7 @@ type result struct {
 	reader *pgconn.ResultReader
 	flight *pgconn.Pipeline // that the statement was sent in, or nil
 
+	native bool // is read by pgx's types
 	names  []string
 	values []converter
 
@@ -47,6 +49,9 @@ func (r *result) begin(known *statement) error {
 		if err := r.close(); err != nil {
 			return err
 		}
+	}
+	if r.native {
+		return nil
 	}
 	fields := r.reader.FieldDescriptions()
 	if known != nil && len(known.names) == len(fields) {
@@ -80,17 +85,16 @@ func (r *result) close() error {
 }
 
 // Columns implements [driver.Rows].
-func (r *result) Columns() []string { return r.names }
+func (r *result) Columns() []string { return slices.Clone(r.names) }
 
 // Close implements [driver.Rows].
 func (r *result) Close() error { return r.close() }
 
 // Next implements [driver.Rows].
 func (r *result) Next(dest []driver.Value) error {
-	if r.closed || !r.ready && !r.reader.NextRow() {
+	if !r.advance() {
 		return cmp.Or(r.close(), io.EOF)
 	}
-	r.ready = false
 	for i, src := range r.reader.Values() {
 		if src == nil {
 			dest[i] = nil
@@ -102,6 +106,16 @@ func (r *result) Next(dest []driver.Value) error {
 		}
 	}
 	return nil
+}
+
+// advance goes to the next row, and closes the rows where there is none.
+func (r *result) advance() bool {
+	if r.closed || !r.ready && !r.reader.NextRow() {
+		_ = r.close() // is told by who asks
+		return false
+	}
+	r.ready = false
+	return true
 }
 
 // ColumnTypeDatabaseTypeName implements

@@ -28,17 +28,17 @@ var _ engine.Session = (*session)(nil)
 
 // ExecContext implements [driver.ExecerContext].
 func (s *session) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
-	return on(ctx, s, func(c *conn) (driver.Result, error) { return c.ExecContext(ctx, query, args) })
+	return on(ctx, s, query, func(c *conn) (driver.Result, error) { return c.exec(ctx, query, values(args)) })
 }
 
 // QueryContext implements [driver.QueryerContext].
 func (s *session) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
-	return on(ctx, s, func(c *conn) (driver.Rows, error) { return c.QueryContext(ctx, query, args) })
+	return on(ctx, s, query, func(c *conn) (driver.Rows, error) { return c.run(ctx, query, values(args), false) })
 }
 
 // PrepareContext implements [driver.ConnPrepareContext].
 func (s *session) PrepareContext(ctx context.Context, query string) (driver.Stmt, error) {
-	prepared, err := on(ctx, s, func(c *conn) (*stmt, error) { return c.prepared(ctx, query) })
+	prepared, err := on(ctx, s, query, func(c *conn) (*stmt, error) { return c.prepared(ctx, query) })
 	if err != nil {
 		return nil, err
 	}
@@ -49,12 +49,14 @@ func (s *session) PrepareContext(ctx context.Context, query string) (driver.Stmt
 // on runs what sends the first statement, or a later one. Until the server has
 // begun the transaction nothing can have been done: where the connection was
 // dead, or what was known of the statement is out of date, it is sent once more.
-func on[T any](ctx context.Context, s *session, run func(*conn) (T, error)) (T, error) {
+func on[T any](ctx context.Context, s *session, query string, run func(*conn) (T, error)) (none T, _ error) {
+	if (s.opts.ReadOnly || s.reading > 0) && setsMode(query) {
+		return none, errMode
+	}
 	if s.ahead.begun {
 		return run(s.conn)
 	}
 	if err := s.connect(ctx); err != nil {
-		var none T
 		return none, err
 	}
 	opening := slices.Clone(s.ahead.commands)
@@ -117,7 +119,7 @@ func (s *session) startAnew(ctx context.Context, opening []command) error {
 
 // begin begins the transaction now, for what can't go with BEGIN in one flight.
 func (s *session) begin(ctx context.Context) error {
-	_, err := on(ctx, s, func(c *conn) (any, error) {
+	_, err := on(ctx, s, "", func(c *conn) (any, error) {
 		if err := c.start(ctx, ""); err != nil {
 			return nil, err
 		}
@@ -195,6 +197,7 @@ func (s *session) RollbackTo(ctx context.Context) error {
 	switch {
 	case !unsent:
 		s.ahead.commands = nil // they are about what is undone
+		s.forgetReshaped()
 		if err := s.rollBackTo(ctx, savepointName(s.depth)); err != nil {
 			return fmt.Errorf("roll back to savepoint: %w", s.Failed(ctx, err))
 		}
@@ -228,9 +231,18 @@ func (s *session) Rollback(ctx context.Context, cause error) (engine.Outcome, er
 		s.conn.giveBack()
 		return engine.Unknown, errors.Join(cause, errControlled)
 	default:
+		s.forgetReshaped()
 		s.finish(ctx, "rollback")
 	}
 	return engine.RolledBack, nil
+}
+
+// forgetReshaped forgets the statements that were described since the schema was
+// changed, when that is undone.
+func (s *session) forgetReshaped() {
+	if s.conn.reshaped {
+		s.conn.known.forgetAll()
+	}
 }
 
 // finish ends the transaction in the background, where the caller need not know

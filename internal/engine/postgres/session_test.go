@@ -114,7 +114,7 @@ func TestBeginKeepsConnectionAfterServerError(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := e.pool.Stat().NewConnsCount()
-	_, err := e.take(testContext(t), func(c *conn) error { return c.run(testContext(t), "begin; set local lock_timeout = 'x'") })
+	_, err := e.take(testContext(t), func(c *conn) error { return c.say(testContext(t), "begin; set local lock_timeout = 'x'") })
 	if failed := explained(t, err); failed.Code != "22023" {
 		t.Errorf("got %v, want SQLSTATE 22023", err)
 	}

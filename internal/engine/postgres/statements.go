@@ -2,8 +2,9 @@ package postgres
 
 import (
 	"container/list"
+	"crypto/sha256"
+	"encoding/hex"
 	"slices"
-	"strconv"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -54,6 +55,7 @@ type statement struct {
 	wire    *pgconn.StatementDescription
 	params  *pgconn.StatementDescription // what it takes alone
 	formats []int16                      // that its columns are asked for in
+	native  []int16                      // those that pgx's types read best
 	names   []string                     // of its columns
 	values  []converter
 }
@@ -65,9 +67,9 @@ func newStatement(text, name string, described *pgconn.StatementDescription, typ
 	if name == "" {
 		return s // what its columns are may have changed when it runs
 	}
-	s.formats = make([]int16, len(described.Fields))
+	s.formats, s.native = make([]int16, len(described.Fields)), make([]int16, len(described.Fields))
 	for i, field := range described.Fields {
-		s.formats[i] = formatOf(field.DataTypeOID)
+		s.formats[i], s.native[i] = formatOf(field.DataTypeOID), types.FormatCodeForOID(field.DataTypeOID)
 	}
 	fields := slices.Clone(described.Fields)
 	for i := range fields {
@@ -86,7 +88,6 @@ type statements struct {
 	capacity int
 	byText   map[string]*list.Element
 	recent   list.List // of *statement; the one that ran last is in front
-	made     int       // names that were given out
 	dead     []string  // names that the server can forget, with the next flight
 }
 
@@ -114,10 +115,12 @@ func (k *statements) find(text string) *statement {
 	return at.Value.(*statement)
 }
 
-// newName is the next name of a statement.
-func (k *statements) newName() string {
-	k.made++
-	return "thole_" + strconv.Itoa(k.made)
+// nameOf is the name of a statement, a digest of its text: a pooler that was not
+// noticed, where others have prepared theirs on the same connection, makes an
+// error of it (26000, 42P05) and never another statement.
+func nameOf(text string) string {
+	digest := sha256.Sum256([]byte(text))
+	return "thole_" + hex.EncodeToString(digest[:12])
 }
 
 // add keeps a statement in place of the one that ran longest ago.
@@ -132,6 +135,13 @@ func (k *statements) add(s *statement) {
 // clear drops those that the server has forgotten by itself.
 func (k *statements) clear() {
 	k.byText, k.recent, k.dead = map[string]*list.Element{}, list.List{}, nil
+}
+
+// forgetAll drops all, as after a change of the schema.
+func (k *statements) forgetAll() {
+	for at := k.recent.Front(); at != nil; at = k.recent.Front() {
+		k.forget(at.Value.(*statement).text)
+	}
 }
 
 // forget drops the statement of a text, if it is known.

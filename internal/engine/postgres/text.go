@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"errors"
+	"strings"
 
 	"github.com/tholedb/thole/internal/engine"
 	"github.com/tholedb/thole/internal/sqltext"
@@ -46,6 +47,27 @@ func isCopyOverConnection(statement string) bool {
 			return true
 		}
 		first = false
+	}
+	return false
+}
+
+// errMode refuses what would let a read-only session write. The server lets RESET
+// do it, up to version 15.
+var errMode = &engine.Error{
+	Kind:    engine.ErrReadOnly,
+	Message: "the session is read-only, which it stays to its end",
+}
+
+// setsMode reports whether a statement of the text sets the transaction's
+// read-only mode by its parameter.
+func setsMode(query string) bool {
+	if !strings.Contains(strings.ToLower(query), "transaction_read_only") {
+		return false
+	}
+	for statement := range sqltext.Statements(sqltext.Postgres, query) {
+		if word := firstWord(statement.Text); equalFold(word, "set") || equalFold(word, "reset") {
+			return true
+		}
 	}
 	return false
 }

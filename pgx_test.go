@@ -1,0 +1,289 @@
+package thole_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/tholedb/thole"
+	"github.com/tholedb/thole/internal/testdb"
+	"github.com/tholedb/thole/testing/dbtest"
+)
+
+// onPgx runs a test on a database with a table, and behind a pooler too.
+func onPgx(t *testing.T, test func(t *testing.T, db *thole.DB)) {
+	t.Helper()
+	for name, url := range map[string]func(testing.TB) string{"direct": testdb.Postgres, "pgbouncer": testdb.PgBouncer} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			db := onPostgres(t, url(t), func(*thole.Config) {})
+			mustRun(t, db, "create table t (id int primary key, note text)")
+			test(t, db)
+		})
+	}
+}
+
+func wantIDs(t *testing.T, db *thole.DB, want ...int) {
+	t.Helper()
+	got, err := thole.All[int](t.Context(), db, "select id from t order by id")
+	if err != nil || !slices.Equal(got, want) && len(got)+len(want) > 0 {
+		t.Errorf("rows: got %v, error %v, want %v", got, err, want)
+	}
+}
+
+type note struct {
+	ID   int
+	Note *string
+}
+
+// TestPgx uses a session, and the database, as code that is written for pgx does.
+func TestPgx(t *testing.T) {
+	t.Parallel()
+	onPgx(t, func(t *testing.T, db *thole.DB) {
+		ctx := t.Context()
+		err := db.WithSession(ctx, func(tx *thole.Tx) error {
+			usePgx(t, tx.Pgx(), 1)
+			usePgx(t, db.Pgx(), 100, tx.Context())
+			return nil
+		})
+		if err != nil {
+			t.Error(err)
+		}
+		usePgx(t, db.Pgx(), 200)
+		wantIDs(t, db, 1, 2, 3, 4, 5, 6, 7, 100, 101, 102, 103, 104, 105, 106, 200, 201, 202, 203, 204, 205, 206)
+	})
+}
+
+// usePgx adds seven rows from an id on, in every way.
+func usePgx(t *testing.T, db thole.Pgx, id int, within ...context.Context) {
+	t.Helper()
+	ctx := append(within, t.Context())[0]
+	tag, err := db.Exec(ctx, "insert into t values ($1, $2)", id, "one")
+	if err != nil || tag.String() != "INSERT 0 1" {
+		t.Errorf("Exec: got %v, error %v", tag, err)
+	}
+	if _, err := db.Exec(ctx, fmt.Sprintf("insert into t values (%d); insert into t values (%d)", id+1, id+2)); err != nil {
+		t.Errorf("Exec of two: %v", err)
+	}
+	var got int
+	if err := db.QueryRow(ctx, "insert into t values (@id) returning id", pgx.NamedArgs{"id": id + 3}).Scan(&got); err != nil || got != id+3 {
+		t.Errorf("QueryRow: got %d, error %v", got, err)
+	}
+	if n, err := db.CopyFrom(ctx, pgx.Identifier{"t"}, []string{"id"}, pgx.CopyFromRows([][]any{{id + 4}})); err != nil || n != 1 {
+		t.Errorf("CopyFrom: got %d, error %v", n, err)
+	}
+	batch := new(pgx.Batch)
+	batch.Queue("insert into t values ($1)", id+5)
+	batch.Queue("select note from t where id = $1", id).QueryRow(func(row pgx.Row) error {
+		var note string
+		err := row.Scan(&note)
+		if note != "one" {
+			t.Errorf("batch: got %q", note)
+		}
+		return err
+	})
+	if err := db.SendBatch(ctx, batch).Close(); err != nil {
+		t.Errorf("SendBatch: %v", err)
+	}
+	rows, _ := db.Query(ctx, "select id, note from t where id between $1 and $2 order by id", id, id+3)
+	notes, err := pgx.CollectRows(rows, pgx.RowToStructByName[note])
+	if err != nil || len(notes) != 4 || notes[0].ID != id || *notes[0].Note != "one" || notes[1].Note != nil {
+		t.Errorf("Query: got %v, error %v", notes, err)
+	}
+	rows, _ = db.Query(ctx, "select id, note, now(), array[1,2] from t where id = $1", pgx.QueryExecModeExec, id)
+	if values, err := pgx.CollectOneRow(rows, pgx.RowToMap); err != nil || values["note"] != "one" {
+		t.Errorf("Query in another mode: got %v, error %v", values, err)
+	}
+	if err := db.QueryRow(ctx, "select 1 from t where id = -1").Scan(new(int)); !errors.Is(err, pgx.ErrNoRows) {
+		t.Errorf("no row: got error %v", err)
+	}
+	useNestedPgx(t, ctx, db, id+6)
+}
+
+// useNestedPgx keeps one transaction of two.
+func useNestedPgx(t *testing.T, ctx context.Context, db thole.Pgx, id int) {
+	t.Helper()
+	for _, keep := range []bool{false, true} {
+		err := pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error {
+			if _, err := tx.Exec(ctx, "insert into t values ($1)", id); err != nil {
+				return err
+			}
+			if !keep {
+				return io.EOF
+			}
+			return nil
+		})
+		if keep == (err != nil) {
+			t.Errorf("BeginFunc: got error %v, want one: %t", err, !keep)
+		}
+	}
+}
+
+// TestPgxFails has statements fail: the error is thole's, and pgx's too, and the
+// session is not kept.
+func TestPgxFails(t *testing.T) {
+	t.Parallel()
+	onPgx(t, func(t *testing.T, db *thole.DB) {
+		ctx := t.Context()
+		mustRun(t, db, "insert into t values (1)")
+		for name, fail := range map[string]func(db thole.Pgx) error{
+			"Exec": func(db thole.Pgx) error { _, err := db.Exec(ctx, "insert into t values ($1)", 1); return err },
+			"QueryRow": func(db thole.Pgx) error {
+				return db.QueryRow(ctx, "insert into t values (1) returning id").Scan(new(int))
+			},
+			"CopyFrom": func(db thole.Pgx) error {
+				_, err := db.CopyFrom(ctx, pgx.Identifier{"t"}, []string{"id"}, pgx.CopyFromRows([][]any{{3}, {1}}))
+				return err
+			},
+			"SendBatch": func(db thole.Pgx) error {
+				batch := new(pgx.Batch)
+				batch.Queue("insert into t values (2)")
+				batch.Queue("insert into t values (1)")
+				return db.SendBatch(ctx, batch).Close()
+			},
+			"Begin": func(db thole.Pgx) error {
+				return pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error { _, err := tx.Exec(ctx, "insert into t values (1)"); return err })
+			},
+		} {
+			want := func(err error) {
+				t.Helper()
+				if told, ok := errors.AsType[*pgconn.PgError](err); !ok || told.Code != "23505" || !errors.Is(err, thole.ErrUnique) {
+					t.Errorf("%s: got error %v, want ErrUnique with pgx's own", name, err)
+				}
+			}
+			want(fail(db.Pgx()))
+			err := db.WithSession(ctx, func(tx *thole.Tx) error {
+				mustRun(t, tx, "insert into t values (9)")
+				want(fail(tx.Pgx()))
+				return nil
+			})
+			if kept := name == "Begin"; kept != (err == nil) {
+				t.Errorf("%s: the session ended with %v", name, err)
+			}
+			mustRun(t, db, "delete from t where id = 9")
+			wantIDs(t, db, 1)
+		}
+	})
+}
+
+// TestPgxIsGuarded holds the handles to what holds of a Tx.
+func TestPgxIsGuarded(t *testing.T) {
+	t.Parallel()
+	onPgx(t, func(t *testing.T, db *thole.DB) {
+		ctx := t.Context()
+		control := new(pgx.Batch)
+		control.Queue("insert into t values (1)")
+		control.Queue("commit")
+		begins := new(pgx.Batch)
+		begins.BeginTx(pgx.TxOptions{})
+		begins.Queue("insert into t values (1)")
+		for name, end := range map[string]func(pgx.Tx) error{
+			"Commit":        func(tx pgx.Tx) error { return tx.Commit(ctx) },
+			"Rollback":      func(tx pgx.Tx) error { return tx.Rollback(ctx) },
+			"Exec":          func(tx pgx.Tx) error { _, err := tx.Exec(ctx, "commit"); return err },
+			"Query":         func(tx pgx.Tx) error { _, err := tx.Query(ctx, "/* */ rollback"); return err }, //nolint:sqlclosecheck // has none
+			"SendBatch":     func(tx pgx.Tx) error { return tx.SendBatch(ctx, control).Close() },
+			"Batch.BeginTx": func(tx pgx.Tx) error { return tx.SendBatch(ctx, begins).Close() },
+		} {
+			err := db.WithSession(ctx, func(tx *thole.Tx) error {
+				mustRun(t, tx, "insert into t values (7)")
+				if err := end(tx.Pgx()); !errors.Is(err, thole.ErrTxControl) {
+					t.Errorf("%s: got error %v, want ErrTxControl", name, err)
+				}
+				return nil
+			})
+			if !errors.Is(err, thole.ErrTxControl) || thole.OutcomeOf(err) != thole.RolledBack {
+				t.Errorf("%s: the session ended with %v, outcome %v, want ErrTxControl, rolled back", name, err, thole.OutcomeOf(err))
+			}
+		}
+		var late pgx.Tx
+		var rows pgx.Rows
+		err := db.WithSession(ctx, func(tx *thole.Tx) (err error) {
+			late = tx.Pgx()
+			rows, err = late.Query(ctx, "select generate_series(1, 100000)") //nolint:sqlclosecheck // left open
+			if err != nil || !rows.Next() {
+				t.Errorf("no rows, error %v", err)
+			}
+			if _, err := tx.ExecContext(ctx, "insert into t values (8)"); !errors.Is(err, thole.ErrBusy) {
+				t.Errorf("beside rows: got error %v, want ErrBusy", err)
+			}
+			return nil
+		})
+		if !errors.Is(err, thole.ErrRowsOpen) {
+			t.Errorf("rows left open: got error %v, want ErrRowsOpen", err)
+		}
+		if rows.Next() || rows.Err() == nil && rows.Scan(new(int)) == nil {
+			t.Error("rows go on after the session")
+		}
+		if _, err := late.Exec(ctx, "insert into t values (8)"); !errors.Is(err, thole.ErrTxDone) {
+			t.Errorf("after the session: got error %v, want ErrTxDone", err)
+		}
+		wantIDs(t, db)
+	})
+}
+
+// TestPgxBeneath uses what thole can't look at, and ends the transaction there.
+func TestPgxBeneath(t *testing.T) {
+	t.Parallel()
+	db := onPostgres(t, testdb.Postgres(t), single)
+	ctx := t.Context()
+	mustRun(t, db, "create table t (id int primary key)")
+	err := db.WithSession(ctx, func(tx *thole.Tx) error {
+		objects := tx.Pgx().LargeObjects()
+		oid, err := objects.Create(ctx, 0)
+		if err != nil {
+			return err
+		}
+		object, err := objects.Open(ctx, oid, pgx.LargeObjectModeWrite)
+		if err != nil {
+			return err
+		}
+		if _, err := object.Write([]byte("hello")); err != nil {
+			return err
+		}
+		if _, err := tx.Pgx().Prepare(ctx, "mine", "insert into t values ($1)"); err != nil {
+			return err
+		}
+		_, err = tx.Pgx().Conn().Exec(ctx, "mine", 1)
+		return errors.Join(err, object.Close())
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	wantIDs(t, db, 1)
+	for _, end := range []error{nil, io.EOF} {
+		err := db.WithSession(ctx, func(tx *thole.Tx) error {
+			if _, err := tx.Pgx().Conn().Exec(ctx, "commit"); err != nil {
+				t.Error(err)
+			}
+			return end
+		})
+		if !errors.Is(err, thole.ErrTxControl) || thole.OutcomeOf(err) != thole.Unknown {
+			t.Errorf("fn returned %v: got %v, outcome %v, want ErrTxControl, unknown", end, err, thole.OutcomeOf(err))
+		}
+	}
+}
+
+// TestPgxOnSQLite has none.
+func TestPgxOnSQLite(t *testing.T) {
+	t.Parallel()
+	db := dbtest.Config{Engines: []thole.Engine{thole.SQLite}}.Database(t)
+	if db.Pgx() != nil || db.Pool() != nil {
+		t.Errorf("got %v and %v, want nil", db.Pgx(), db.Pool())
+	}
+	err := db.WithSession(t.Context(), func(tx *thole.Tx) error {
+		if tx.Pgx() != nil {
+			t.Errorf("got %v, want nil", tx.Pgx())
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
