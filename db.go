@@ -42,6 +42,7 @@ type DB struct {
 	sessions *engine.Registry
 
 	templates templates
+	purges    engine.Sparing // of idempotency keys
 
 	mu     sync.Mutex
 	closed bool
@@ -233,7 +234,7 @@ func open(ctx context.Context, cfg *Config, connect func(engine.Env) (engine.Eng
 		return nil, because(kindOf(err), err, "open database")
 	}
 	db.engine = connected
-	if err := db.check(cfg.Session); err != nil {
+	if err := db.checkDefaults(cfg.Session); err != nil {
 		return nil, errors.Join(err, db.engine.Close(ctx))
 	}
 	db.sqlx, db.view = db.newViews(), db.newViews()

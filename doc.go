@@ -66,7 +66,9 @@
 //	}
 //
 // [OutcomeOf] tells what became of the session. It is unknown in two cases,
-// [ErrCommitUnknown] and [ErrTxControl], and never a guess.
+// [ErrCommitUnknown] and [ErrTxControl], and never a guess. With the caller's own
+// key, such as the id of a request, there is nothing to guess either: its effects
+// happen once, however often it is called, see [SessionOptions.IdempotencyKey].
 //
 // # Hooks
 //

@@ -124,6 +124,11 @@ var (
 	// opened the file again might find the work in its log.
 	ErrCommitUnknown = engine.ErrCommitUnknown
 
+	// ErrAlreadyCommitted is returned by a session whose
+	// [SessionOptions.IdempotencyKey] an earlier call has committed. fn has not
+	// run, or has been rolled back.
+	ErrAlreadyCommitted = engine.ErrAlreadyCommitted
+
 	// ErrClosed is returned by everything on a DB that was closed.
 	ErrClosed = engine.ErrClosed
 
@@ -262,7 +267,8 @@ func (o Outcome) String() string {
 }
 
 // OutcomeOf says what became of the session whose WithSession returned err, or
-// of the statement outside a session that did. Where sessions are nested, or
+// of the statement outside a session that did; of [ErrAlreadyCommitted] that the
+// earlier call's is committed. Where sessions are nested, or
 // fn used another DB, it is the outermost session's. err must be what was
 // returned, or wrap it: any other error reads as rolled back.
 //

@@ -11,7 +11,7 @@ import (
 // SessionOptions are the options of a session. The zero value is a read-write
 // session at the engine's defaults. What the engine can't honour is an error
 // that matches [errors.ErrUnsupported], before anything is sent. A field that
-// is zero takes its value from [Config.Session].
+// is zero takes its value from [Config.Session], but for IdempotencyKey.
 type SessionOptions struct {
 	// ReadOnly makes the engine refuse to write ([ErrReadOnly]). On SQLite the
 	// session does not wait for the writer. PostgreSQL does not count NOTIFY,
@@ -58,6 +58,40 @@ type SessionOptions struct {
 	// none. What SET SESSION, LISTEN, a temporary table or a session's advisory
 	// lock leave on the connection is not undone.
 	Settings map[string]string
+
+	// IdempotencyKey has the session's effects happen once for each key, over
+	// retries, lost connections, crashes and failovers. It is the caller's own,
+	// and the same whenever the same thing is asked for: the id of a request or
+	// a message, not one made for the call. It has at most 512 bytes.
+	//
+	// Where an earlier call with the key has committed, fn does not run, and the
+	// error is [ErrAlreadyCommitted]; one that is still running is waited for. A
+	// COMMIT that got no answer is asked about: nil if it has happened, else fn
+	// runs again, up to five times or MaxAttempts. While nobody answers that goes
+	// on until ctx ends, but for five seconds at least, and for a minute where
+	// ctx has no deadline; then the error is [ErrCommitUnknown], and to call
+	// again with the same key is safe.
+	//
+	// The key is written before fn runs, which is one round trip more on
+	// PostgreSQL, and on SQLite the session has the writer from then on. It is
+	// kept for a week in a table, by the session's Settings, so that each
+	// search_path has its own. The first session that needs the table makes it,
+	// or a migration does, for users that may SELECT, INSERT, UPDATE and DELETE
+	// there; the same on both engines:
+	//
+	//	CREATE TABLE IF NOT EXISTS thole_idempotency_keys (
+	//		key     text        NOT NULL PRIMARY KEY,
+	//		attempt text        NOT NULL,
+	//		at      timestamptz NOT NULL DEFAULT current_timestamp
+	//	);
+	//	CREATE INDEX IF NOT EXISTS thole_idempotency_keys_at ON thole_idempotency_keys (at)
+	//
+	// Older keys are deleted in the background, from the table of a session that
+	// has just committed, at most once an hour for each DB: who has a search_path
+	// for each of many tenants sees to that himself. The option goes with neither
+	// ReadOnly nor a nested session, and [Config.Session] can't have it. Default:
+	// none.
+	IdempotencyKey string
 
 	// Label names the session in messages, for logs and errors. Default: none.
 	Label string
@@ -119,6 +153,14 @@ func (o SessionOptions) bound(ctx context.Context) (context.Context, context.Can
 	return context.WithTimeout(ctx, o.Timeout)
 }
 
+// checkDefaults refuses what can't stand in for each session's own options.
+func (db *DB) checkDefaults(o SessionOptions) error {
+	if o.IdempotencyKey != "" {
+		return failure(nil, "open database: Config.Session has an IdempotencyKey, which is one session's own")
+	}
+	return db.check(o)
+}
+
 // check refuses options that have no meaning or that the engine can't honour.
 func (db *DB) check(o SessionOptions) error {
 	switch {
@@ -132,7 +174,7 @@ func (db *DB) check(o SessionOptions) error {
 	if _, err := db.engine.Isolation(o.Isolation); err != nil {
 		return because(nil, err, "open session")
 	}
-	return nil
+	return o.checkKey()
 }
 
 // checkNested refuses options that the outer session rules out.
@@ -143,6 +185,8 @@ func (tx *Tx) checkNested(o SessionOptions) error {
 	given, _ := tx.db.engine.Isolation(tx.opts.Isolation)
 	asked, _ := tx.db.engine.Isolation(o.Isolation)
 	switch outer := tx.session.info; {
+	case o.IdempotencyKey != "":
+		return because(ErrNested, errors.ErrUnsupported, "open session: IdempotencyKey belongs to the outermost, which is the %s", outer)
 	case o.Nested == NestedForbidden:
 		return failure(ErrNested, "open session: it must be the outermost, and is inside the %s", outer)
 	case o.Nested == NestedJoin && o.ReadOnly && !tx.opts.ReadOnly:

@@ -125,7 +125,7 @@ func TestStatementsThatCommit(t *testing.T) {
 func TestCauseOfAnotherSession(t *testing.T) {
 	t.Parallel()
 	dbtest.EachDatabase(t, func(t *testing.T, db *thole.DB) {
-		other := errors.Join(thole.ErrCommitUnknown, errors.New("bad card 4111"))
+		other := errors.Join(thole.ErrCommitUnknown, thole.ErrAlreadyCommitted, errors.New("bad card 4111"))
 		ctx, cancel := context.WithCancelCause(t.Context())
 		cancel(other)
 		refused := func() error { _, err := db.ExecContext(ctx, "select 1"); return err }()
@@ -135,7 +135,8 @@ func TestCauseOfAnotherSession(t *testing.T) {
 			return err
 		})
 		for name, err := range map[string]error{"refused": refused, "not opened": opened, "inside": inside} {
-			if !errors.Is(err, context.Canceled) || errors.Is(err, thole.ErrCommitUnknown) || thole.OutcomeOf(err) != thole.RolledBack {
+			if !errors.Is(err, context.Canceled) || errors.Is(err, thole.ErrCommitUnknown) ||
+				errors.Is(err, thole.ErrAlreadyCommitted) || thole.OutcomeOf(err) != thole.RolledBack {
 				t.Errorf("%s: got error %v, outcome %s, want it rolled back", name, err, thole.OutcomeOf(err))
 			}
 		}

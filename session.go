@@ -13,10 +13,11 @@ import (
 // by [runtime.Goexit] (as t.FailNow does), or when ctx is done.
 //
 // Nil means committed. An error means that nothing happened, but for
-// [ErrCommitUnknown] (COMMIT was sent and no answer came, or the disk failed)
-// and for SQL of fn's own that ended the transaction ([ErrTxControl]);
-// [OutcomeOf] tells. fn's error comes back unchanged where there is nothing to
-// add to it.
+// [ErrCommitUnknown] (COMMIT was sent and no answer came, or the disk failed),
+// for [ErrAlreadyCommitted] (an earlier call with the same
+// [SessionOptions.IdempotencyKey] has done it), and for SQL of fn's own that
+// ended the transaction ([ErrTxControl]); [OutcomeOf] tells. fn's error comes
+// back unchanged where there is nothing to add to it.
 //
 // Inside a session, that is with the ctx of [Tx.Context] or one made from it,
 // WithSession is a savepoint: an error undoes what the nested session did and
@@ -30,8 +31,9 @@ import (
 // fn runs once, except that it is run again, up to five times in all, when
 // another process held SQLite's lock, and, in sessions whose options ask for
 // REPEATABLE READ or SERIALIZABLE, after a failure that a new attempt can cure;
-// see [SessionOptions.MaxAttempts]. Return what fn made rather than fill
-// variables outside, or use the function [WithSession].
+// see [SessionOptions.MaxAttempts]; and, with an IdempotencyKey, after a COMMIT
+// that got lost. Return what fn made rather than fill variables outside, or use
+// the function [WithSession].
 //
 // On SQLite a session begins with its first statement, which waits for the
 // writer: where it gave up, the session can't go on. Sessions that wait for each
@@ -58,7 +60,8 @@ func (db *DB) WithSessionOptions(ctx context.Context, opts SessionOptions, fn fu
 }
 
 // WithSession is [DB.WithSession] or [Tx.WithSession] for a fn that makes a
-// value. It returns fn's value when the error is nil, else the zero T.
+// value. It returns fn's value when the error is nil, else the zero T: also with
+// [ErrAlreadyCommitted], for the value was the earlier call's.
 func WithSession[T any](ctx context.Context, q Querier, fn func(tx *Tx) (T, error)) (T, error) {
 	return value(fn, func(run func(tx *Tx) error) error { return q.WithSession(ctx, run) })
 }
@@ -105,7 +108,12 @@ func (db *DB) run(ctx context.Context, opts SessionOptions, fn func(tx *Tx) erro
 	defer cancel()
 	info := &engine.Info{Label: opts.Label, Caller: engine.Here(), Began: time.Now()}
 	for attempt := 1; ; attempt++ {
-		err := db.attempt(ctx, opts, info, attempt, fn)
+		var err error
+		if opts.IdempotencyKey != "" {
+			attempt, err = db.once(ctx, opts, info, attempt, fn)
+		} else {
+			err = db.attempt(ctx, opts, info, attempt, fn)
+		}
 		if err == nil {
 			return nil
 		}
@@ -152,8 +160,8 @@ func (tx *Tx) WithSession(ctx context.Context, fn func(tx *Tx) error) error {
 }
 
 // WithSessionOptions is [Tx.WithSession] with options. LockTimeout,
-// StatementTimeout and MaxAttempts belong to the outermost session and are
-// refused here.
+// StatementTimeout, MaxAttempts and IdempotencyKey belong to the outermost
+// session and are refused here.
 func (tx *Tx) WithSessionOptions(ctx context.Context, opts SessionOptions, fn func(tx *Tx) error) error {
 	if err := checkCall(ctx, fn); err != nil {
 		return err

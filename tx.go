@@ -48,6 +48,7 @@ type session struct {
 	inner   engine.Session
 	info    *engine.Info
 	attempt int
+	key     *keyed // nil if it has no idempotency key
 
 	mu     sync.Mutex
 	idle   sync.Cond  // signalled when use becomes nil
@@ -511,16 +512,24 @@ func (tx *Tx) handOver(cause error) {
 func (tx *Tx) commit() error {
 	outcome, err := tx.session.inner.Commit(tx.ctx, tx.isObserved())
 	if err == nil {
-		tx.finish(Committed, "it was committed", nil)
-		run(append(tx.session.undone, tx.commitHooks()...))
-		return nil
+		return tx.committed()
 	}
 	failed := tx.db.explained(err, "COMMIT")
-	if Outcome(outcome) == RolledBack {
+	switch {
+	case Outcome(outcome) == RolledBack:
 		tx.rolledBack(failed)
 		return withOutcome(RolledBack, failed)
+	case tx.session.key != nil && errors.Is(failed, ErrCommitUnknown):
+		return tx.resolve(failed)
 	}
 	return tx.unknown(failed)
+}
+
+// committed ends the outermost session, all of which is kept.
+func (tx *Tx) committed() error {
+	tx.finish(Committed, "it was committed", nil)
+	run(append(tx.session.undone, tx.commitHooks()...))
+	return nil
 }
 
 // isObserved reports whether somebody acts on the commit.

@@ -27,6 +27,7 @@ var ambiguity = []sentence{
 		sentence{"before COMMIT", lostBeforeCommitIsNot},
 		sentence{"late", lateAnswerIsAnAnswer},
 	)},
+	{"E2", idempotency},
 	{"E3", readOnlyIsNeverUnknown},
 	{"E3a", commitIsExtended},
 	{"E3b", unreplicatedIsNotNil},

@@ -60,6 +60,9 @@ type Engine interface {
 	// connection is closed.
 	Conn(ctx context.Context) (AutoConn, error)
 
+	// Keys is what differs between engines about the table of idempotency keys.
+	Keys() Keys
+
 	// Ping asks the database for an answer.
 	Ping(ctx context.Context) error
 
@@ -188,6 +191,12 @@ type Rows struct {
 	// Row sets the values of row i, for each column one that CheckNamedValue has
 	// returned.
 	Row func(i int, values []driver.NamedValue) error
+}
+
+// Keys are statements about the table thole_idempotency_keys.
+type Keys struct {
+	Missing string // returns whether there is no such table
+	Expired string // deletes what is older than a week, 10,000 rows at most
 }
 
 // Outcome is what became of a session.

@@ -29,6 +29,8 @@ var (
 	ErrCommitUnknown = errors.New("it is unknown whether COMMIT took effect")
 	ErrClosed        = errors.New("database is closed")
 	ErrURL           = errors.New("invalid database URL")
+
+	ErrAlreadyCommitted = errors.New("already committed by an earlier call")
 )
 
 // Error is a failure that the engine explained.
@@ -82,7 +84,11 @@ func Foreign(err error) error { return foreign{err} }
 type foreign struct{ error }
 
 func (f foreign) Is(target error) bool {
-	return target != ErrCommitUnknown && target != ErrTxControl && errors.Is(f.error, target)
+	switch target {
+	case ErrCommitUnknown, ErrTxControl, ErrAlreadyCommitted:
+		return false
+	}
+	return errors.Is(f.error, target)
 }
 
 func (f foreign) As(target any) bool {

@@ -121,13 +121,16 @@ func isInside(pc uintptr) bool {
 	return isBetween(frame.Function)
 }
 
-// Sparing lets something happen at most once a second.
+// Sparing lets something happen once in a while.
 type Sparing struct{ next atomic.Int64 }
 
-// Now reports whether it may happen now.
-func (s *Sparing) Now() bool {
+// Now reports whether it may happen now, if it happens at most once a second.
+func (s *Sparing) Now() bool { return s.Every(time.Second) }
+
+// Every is Now for another time between.
+func (s *Sparing) Every(between time.Duration) bool {
 	now, next := time.Now().UnixNano(), s.next.Load()
-	return now >= next && s.next.CompareAndSwap(next, now+int64(time.Second))
+	return now >= next && s.next.CompareAndSwap(next, now+int64(between))
 }
 
 // Registry holds the sessions that are open, for the messages that count them.
