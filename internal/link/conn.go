@@ -66,8 +66,8 @@ func (c *conn) close(reset bool) {
 		if reset {
 			_ = c.client.SetLinger(0) // fails only on a connection that is closed
 		}
-		c.client.Close()
-		c.server.Close()
+		_ = c.client.Close()
+		_ = c.server.Close()
 		close(c.closed)
 		c.link.mu.Lock()
 		defer c.link.mu.Unlock()
@@ -221,7 +221,6 @@ func (c *conn) pass(p *parcel, to chan<- *parcel) bool {
 func (c *conn) deliver(from <-chan *parcel, to io.Writer) {
 	defer c.close(false)
 	w := bufio.NewWriter(to)
-	defer w.Flush()
 	for {
 		p := c.next(from, w)
 		if p == nil {
@@ -232,15 +231,15 @@ func (c *conn) deliver(from <-chan *parcel, to io.Writer) {
 			_, _ = w.Write(part(p.data, fate.Ends)) // an error is that of the next Flush
 		}
 		if fate.Ends != Nowhere {
-			w.Flush()
+			_ = w.Flush()
 			c.close(fate.Reset)
 			return
 		}
 	}
 }
 
-// next waits for a message that is due. Before it waits it flushes what was
-// written.
+// next waits for a message that is due. Before it waits, and when there are no
+// more, it flushes what was written.
 func (c *conn) next(from <-chan *parcel, w *bufio.Writer) *parcel {
 	var p *parcel
 	select {
@@ -252,6 +251,7 @@ func (c *conn) next(from <-chan *parcel, w *bufio.Writer) *parcel {
 		p = <-from
 	}
 	if p == nil {
+		_ = w.Flush()
 		return nil
 	}
 	wait := time.Until(p.due)
@@ -318,7 +318,7 @@ func (c *conn) decide(p *parcel) (fate Fate, lost bool) {
 // note counts a message, and logs it.
 func (c *conn) note(p *parcel, lost bool) {
 	e := entry{Message: p.Message, lost: lost}
-	if p.Message.answers() && !lost {
+	if !p.Sent && !lost {
 		e.answers = c.asked && c.greeted
 		c.asked = false
 	}

@@ -52,7 +52,7 @@ func (l *Link) Stand(cfg *pgxpool.Config) {
 		}
 		client, ours, err := pair(ctx)
 		if err != nil {
-			server.Close()
+			_ = server.Close()
 			return nil, err
 		}
 		return &end{client, l.join(ours, server)}, nil
@@ -65,13 +65,13 @@ func pair(ctx context.Context) (client net.Conn, ours *net.TCPConn, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	defer listener.Close()
+	defer func() { _ = listener.Close() }()
 	client, err = new(net.Dialer).DialContext(ctx, "tcp4", listener.Addr().String())
 	if err != nil {
 		return nil, nil, err
 	}
 	if ours, err = listener.AcceptTCP(); err != nil {
-		client.Close()
+		_ = client.Close()
 		return nil, nil, err
 	}
 	return client, ours, nil
@@ -111,7 +111,7 @@ func (l *Link) Listen(ctx context.Context, server string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	context.AfterFunc(ctx, func() { listener.Close() })
+	context.AfterFunc(ctx, func() { _ = listener.Close() })
 	network, addr := pgconn.NetworkAddress(cfg.Host, cfg.Port)
 	go l.accept(ctx, listener, network, addr)
 	query := u.Query()
@@ -130,7 +130,7 @@ func (l *Link) accept(ctx context.Context, listener *net.TCPListener, network, a
 		}
 		server, err := new(net.Dialer).DialContext(ctx, network, addr)
 		if err != nil {
-			client.Close()
+			_ = client.Close()
 			continue
 		}
 		l.join(client, server)
@@ -269,7 +269,7 @@ func (l *Link) since(mark int) []entry {
 // RoundTrips is how often since mark the server has answered a client that had
 // sent something since the last answer. Two sends without an answer between them
 // are one. What makes a connection is not counted, nor are cancel requests, nor
-// notices, notifications and changed settings, which are no answers.
+// what the server says without being asked.
 func (l *Link) RoundTrips(mark int) int {
 	n := 0
 	for _, e := range l.since(mark) {

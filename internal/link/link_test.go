@@ -12,6 +12,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"go.uber.org/goleak"
 
 	"github.com/tholedb/thole/internal/testdb"
@@ -121,11 +123,19 @@ func TestRoundTrips(t *testing.T) {
 			_, err := c.Prepare(ctx, "s", insert, nil)
 			return errors.Join(err, c.ExecPrepared(ctx, "s", one, nil, nil).Read().Err)
 		}, 2},
-		"three":    {func(c *client) error { return errors.Join(c.exec("begin"), c.exec("select 1"), c.exec("commit")) }, 3},
-		"failure":  {func(c *client) error { return wantCode(c.exec("select 1/0"), "22012") }, 1},
-		"pipeline": {func(c *client) error { return c.pipeline(1, insert, insert, insert) }, 1},
-		"notices": {func(c *client) error {
-			return c.exec("listen me; notify me; set datestyle = 'German'; drop table if exists missing")
+		"three":   {func(c *client) error { return errors.Join(c.exec("begin"), c.exec("select 1"), c.exec("commit")) }, 3},
+		"failure": {func(c *client) error { return wantCode(c.exec("select 1/0"), "22012") }, 1},
+		"pipeline": {func(c *client) error {
+			p := c.StartPipeline(ctx)
+			for range 3 {
+				p.SendQueryParams(insert, one, nil, nil, nil)
+			}
+			return errors.Join(p.Sync(), p.Close())
+		}, 1},
+		"told unasked": {func(c *client) error {
+			err := c.exec("listen me")
+			direct(c.t, c.url, "notify me")
+			return errors.Join(err, c.WaitForNotification(ctx))
 		}, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -145,33 +155,70 @@ func TestRoundTrips(t *testing.T) {
 	}
 }
 
-// With a latency two flights are under way at once: the client waits once.
+// With a latency, whichever way, several flights are under way at once: the
+// client waits once.
 func TestRoundTripsOfUnawaited(t *testing.T) {
 	t.Parallel()
-	c := connect(t)
-	c.link.Latency(20*time.Millisecond, 20*time.Millisecond)
-	mark := c.link.Mark()
-	if err := c.pipeline(5, "insert into t values ($1)"); err != nil {
-		t.Error(err)
-	}
-	if got := c.link.RoundTrips(mark); got != 1 {
-		t.Errorf("got %d round trips, want 1:\n%s", got, c.link.Since(mark))
+	const late, flights = time.Second, 3
+	for _, latency := range [][2]time.Duration{{late, 0}, {0, late}} {
+		c := connect(t)
+		c.link.Latency(latency[0], latency[1])
+		mark := c.link.Mark()
+		for range flights {
+			c.Frontend().SendQuery(&pgproto3.Query{String: "select 1"})
+			if err := c.Frontend().Flush(); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(10 * time.Millisecond) // without a latency an answer comes
+		}
+		for ready := 0; ready < flights; {
+			message, err := c.ReceiveMessage(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, is := message.(*pgproto3.ReadyForQuery); is {
+				ready++
+			}
+		}
+		if got := c.link.RoundTrips(mark); got != 1 {
+			t.Errorf("latency %v: got %d round trips, want 1:\n%s", latency, got, c.link.Since(mark))
+		}
 	}
 }
 
-// pipeline runs the statements so many times, with as many syncs, and reads
-// nothing before the last.
-func (c *client) pipeline(syncs int, statements ...string) error {
-	p := c.StartPipeline(c.t.Context())
-	for range syncs {
-		for _, text := range statements {
-			p.SendQueryParams(text, [][]byte{[]byte("1")}, nil, nil, nil)
+// What a client of this process has written is in the log, though nothing was
+// answered yet.
+func TestSinceIsPrompt(t *testing.T) {
+	t.Parallel()
+	l, cfg := new(Link), parse(t, testdb.Postgres(t))
+	l.Stand(cfg)
+	conn, err := pgconn.ConnectConfig(t.Context(), &cfg.ConnConfig.Config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 100 {
+		mark := l.Mark()
+		conn.Frontend().SendSync(&pgproto3.Sync{})
+		if err := conn.Frontend().Flush(); err != nil {
+			t.Fatal(err)
 		}
-		if err := p.Sync(); err != nil {
-			return err
+		if got := l.Since(mark); !strings.HasPrefix(got, "1> S") {
+			t.Fatalf("got messages %q, want 1> S", got)
+		}
+		if _, err := conn.ReceiveMessage(t.Context()); err != nil {
+			t.Fatal(err)
 		}
 	}
-	return p.Close()
+	l.Cut()
+}
+
+func parse(t *testing.T, url string) *pgxpool.Config {
+	t.Helper()
+	cfg, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cfg
 }
 
 func wantCode(err error, code string) error {
@@ -246,7 +293,8 @@ func cutInsert(t *testing.T, sent bool, n int, fate Fate) bool {
 			n--
 		}
 		cut = n == 0
-		synced = synced || m.Sent && m.Type == 'S' && !(cut && fate.Ends != After)
+		arrives := !cut || fate.Ends == After
+		synced = synced || arrives && m.Sent && m.Type == 'S'
 		if cut {
 			c.link.judge = nil
 			return fate
@@ -308,6 +356,19 @@ func TestEat(t *testing.T) {
 	}
 	if got := c.rows(); got != "3" {
 		t.Errorf("got %s rows, want 3", got)
+	}
+}
+
+// The server has done what is eaten, also when it answers before it is done.
+func TestEatAfterTheEnd(t *testing.T) {
+	t.Parallel()
+	c := connect(t)
+	c.link.Eat("insert")
+	if err := c.exec("select repeat('x', 1000) from generate_series(1, 20000); insert into t values (1)"); err == nil {
+		t.Error("got an answer")
+	}
+	if got := c.rows(); got != "1" {
+		t.Errorf("got %s rows, want 1", got)
 	}
 }
 

@@ -46,12 +46,6 @@ func (m Message) syncs() bool { return m.Sent && (m.Type == 'Q' || m.Type == 'S'
 // asks reports whether the client may wait for an answer: Terminate has none.
 func (m Message) asks() bool { return m.Sent && m.Type != 'X' }
 
-// answers reports whether the message is what a client waits for: notices,
-// notifications and settings may come at any time.
-func (m Message) answers() bool {
-	return !m.Sent && m.Type != 'N' && m.Type != 'A' && m.Type != 'S'
-}
-
 // The codes of the packets that begin a connection, where it is no version.
 const (
 	cancelCode = 80877102
