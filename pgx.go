@@ -171,6 +171,9 @@ func (h *pgxHandle) SendBatch(ctx context.Context, batch *pgx.Batch) pgx.BatchRe
 			if verb := sqltext.Control(h.db.engine.Dialect(), queued.SQL); verb != 0 {
 				return nil, refused(adviceFor(verb))
 			}
+			if err := st.conn.(postgres.Native).Refuse(queued.SQL); err != nil {
+				return nil, err
+			}
 		}
 		conn, err := st.conn.(postgres.Native).Native(st.ctx, text)
 		if err != nil {

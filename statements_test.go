@@ -259,3 +259,42 @@ func TestReadOnlyStays(t *testing.T) {
 		t.Errorf("rows: got %d, error %v, want none", got, err)
 	}
 }
+
+// TestSearchPathsAreApart runs the same text in sessions whose tables are of
+// different types, and in one that changes its path.
+func TestSearchPathsAreApart(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []string{"cache_statement", "cache_describe", "exec"} {
+		db := onPostgres(t, testdb.Postgres(t)+"&default_query_exec_mode="+mode, single)
+		mustRun(t, db, "create schema a", "create schema b", "create table a.t (v int)", "create table b.t (v text)")
+		add := func(tx *thole.Tx) error {
+			_, err := tx.ExecContext(t.Context(), "insert into t values (?)", "0042")
+			return err
+		}
+		for range 2 {
+			for _, path := range []string{"a", "b"} {
+				opts := thole.SessionOptions{Settings: map[string]string{"search_path": path}}
+				err := db.WithSessionOptions(t.Context(), opts, func(tx *thole.Tx) error {
+					mustRun(t, tx, "select 1")
+					return add(tx)
+				})
+				if err != nil {
+					t.Errorf("%s: %s: %v", mode, path, err)
+				}
+			}
+			err := db.WithSession(t.Context(), func(tx *thole.Tx) error {
+				mustRun(t, tx, "set local search_path = a")
+				err := add(tx)
+				mustRun(t, tx, "select set_config('search_path', 'b', true)")
+				return errors.Join(err, add(tx))
+			})
+			if err != nil {
+				t.Errorf("%s: %v", mode, err)
+			}
+		}
+		got, err := thole.All[string](t.Context(), db, "select v::text from a.t union all select v from b.t order by 1")
+		if want := []string{"0042", "0042", "0042", "0042", "42", "42", "42", "42"}; err != nil || !slices.Equal(got, want) {
+			t.Errorf("%s: got %q, error %v, want %q", mode, got, err, want)
+		}
+	}
+}

@@ -433,7 +433,7 @@ func rollbackIsBounded(t *testing.T, w *world) {
 		wantRolledBack(t, w, on, id)
 		return
 	}
-	w.awaitLog(t, gaveUp)
+	w.awaitLog(t, "thole: gave up a connection on which rollback failed")
 	if now := on.connection(t); now == id {
 		t.Errorf("the session has connection %s again, on which ROLLBACK was not answered", now)
 	}

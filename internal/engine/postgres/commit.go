@@ -25,10 +25,14 @@ func (s *session) Commit(ctx context.Context, observed bool) (engine.Outcome, er
 		return engine.Unknown, fmt.Errorf("commit: %w", errControlled)
 	case c.status() == 'E':
 		return engine.RolledBack, s.rollBackInstead(ctx, abortedBy(s.aborted))
-	case !s.ahead.begun, !s.awaitsCommit(observed):
+	case !s.ahead.begun:
+		c.release()
+		return engine.Committed, nil
+	case !s.awaitsCommit(observed):
 		s.finish(ctx, "commit")
 		return engine.Committed, nil // nothing can be lost
 	}
+	c.settle()
 	ctx, cancel := engine.Detached(ctx)
 	defer cancel()
 	tag, err := c.end(ctx, "commit")

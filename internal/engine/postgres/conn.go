@@ -31,6 +31,7 @@ type conn struct {
 	tracer   pgx.QueryTracer // the pool's, or nil
 	protocol protocol        // of statements with arguments or rows
 	known    *statements     // to this connection
+	scope    string          // of the session: the settings that statements are read by
 	ahead    *ahead          // what the next statement brings along; nil outside a session
 	builder  pgx.ExtendedQueryBuilder
 
@@ -147,27 +148,44 @@ func (c *conn) see(tag pgconn.CommandTag) (controlled bool) {
 	switch text := tag.String(); text {
 	case "BEGIN", "START TRANSACTION", "COMMIT", "ROLLBACK", "PREPARE TRANSACTION":
 		c.controlled = true
-	case "DEALLOCATE ALL", "DISCARD ALL":
-		c.known.clear()
 	default:
-		if !keepsSchema(text) || tag.Select() && !isKept(c.query) && hasFold(c.query, "create") {
-			c.reshaped = true
-			c.known.forgetAll()
+		if reshapes(text, c.query) {
+			c.reshape()
 		}
 	}
 	return c.controlled
 }
 
-// keepsSchema reports whether a tag is that of a statement which leaves all others
-// what they were. (CREATE TABLE AS has the tag of a SELECT.)
-func keepsSchema(tag string) bool {
+// reshape forgets what is known of statements, as they may be others now, and
+// once more when the session ends, which may undo that.
+func (c *conn) reshape() {
+	c.reshaped = true
+	c.known.forgetAll()
+}
+
+// settle is called when the session ends, or a part of it is undone.
+func (c *conn) settle() {
+	if c.reshaped {
+		c.known.forgetAll()
+	}
+}
+
+// reshapes reports whether a statement, of which the text and the tag are given,
+// may have changed what others mean: the schema, the path in which their names are
+// looked up, or that they are prepared.
+func reshapes(tag, query string) bool {
 	verb, _, _ := strings.Cut(tag, " ")
 	switch verb {
-	case "", "SELECT", "INSERT", "UPDATE", "DELETE", "MERGE", "FETCH", "MOVE", "COPY", "SHOW", "SET", "RESET", "EXPLAIN",
+	case "", "INSERT", "UPDATE", "DELETE", "MERGE", "FETCH", "MOVE", "COPY", "SHOW", "EXPLAIN",
 		"LOCK", "TRUNCATE", "NOTIFY", "LISTEN", "UNLISTEN", "DECLARE", "CLOSE", "ANALYZE", "VACUUM":
-		return true
+		return false
+	case "SELECT": // also the tag of CREATE TABLE AS
+		return !isKept(query) && hasFold(query, "create") || hasFold(query, "set_config") ||
+			equalFold(firstWord(query), "select") && hasFold(query, "into")
+	case "SET", "RESET":
+		return hasFold(query, "search_path") || hasFold(query, "role") || hasFold(query, "authorization") || hasFold(query, "all")
 	}
-	return false
+	return true
 }
 
 // run runs a statement up to its first row. A native one is read by pgx's types.
@@ -258,33 +276,29 @@ func (c *conn) prime(run *running) (ready bool, err error) {
 	if run.protocol == byText {
 		return true, c.encode(nil, run.args)
 	}
-	run.known = c.known.find(run.text)
+	run.known = c.known.find(c.key(run.text))
 	if run.known == nil {
 		return false, nil
 	}
 	if c.encode(run.known, run.args) != nil {
-		c.known.forget(run.text)
+		c.known.forget(run.known.key)
 		run.known = nil
 	}
 	return run.known != nil, nil
 }
 
 // judge takes note of a failure that refutes what was known of a statement, and
-// so came before it was executed.
+// so came before it was executed. Others may be out of date for the same reason.
 func (c *conn) judge(run *running, err error) error {
-	if err == nil || run.known == nil || run.fresh {
-		return err
-	}
-	switch {
-	case hasCode(err, "26000"):
-		c.known.clear() // as after DEALLOCATE ALL
-		c.stale = true
-	case disproved(err):
-		c.known.forget(run.text)
+	if err != nil && run.known != nil && !run.fresh && disproved(err) {
+		c.known.forgetAll()
 		c.stale = true
 	}
 	return err
 }
+
+// key is what a statement is known by.
+func (c *conn) key(text string) string { return text + c.scope }
 
 // encode writes arguments as the statement takes them, or as text where that is
 // not known.
@@ -323,7 +337,7 @@ func (c *conn) prepared(ctx context.Context, query string) (*stmt, error) {
 	if err := c.start(ctx, query); err != nil {
 		return nil, err
 	}
-	known := c.known.find(query)
+	known := c.known.find(c.key(query))
 	if known == nil {
 		var err error
 		if known, err = c.prepare(ctx, query); err != nil {
@@ -407,7 +421,7 @@ func (c *conn) blame(ctx context.Context, run *running, err error) error {
 	if errors.As(err, new(*pgconn.PgError)) || c.wire.IsClosed() || ctx.Err() != nil || len(run.args) == 0 {
 		return err
 	}
-	known := c.known.find(run.text)
+	known := c.known.find(c.key(run.text))
 	if known == nil {
 		if known, _ = c.prepare(ctx, run.text); known == nil {
 			return err

@@ -117,12 +117,6 @@ func meaningOf(pg *pgconn.PgError) meaning {
 	}
 }
 
-// hasCode reports whether err is the server's, with a SQLSTATE.
-func hasCode(err error, code string) bool {
-	var pg *pgconn.PgError
-	return errors.As(err, &pg) && pg.Code == code
-}
-
 // isFatal reports whether the server ends the connection with the error.
 // Severity may be translated; before PostgreSQL 9.6 there is nothing else.
 func isFatal(pg *pgconn.PgError) bool {

@@ -236,10 +236,11 @@ func (c *conn) cross(ctx context.Context, flight *pgconn.Pipeline, run *running,
 // it says.
 func (c *conn) describe(flight *pgconn.Pipeline, run *running) (*statement, error) {
 	name := ""
-	if run.protocol == byName {
-		name = nameOf(run.text)
-	}
 	dead := c.known.dead
+	if run.protocol == byName {
+		name = nameOf(c.key(run.text))
+		dead = append(dead, name) // which the server may have from an attempt that failed
+	}
 	for _, forgotten := range dead {
 		flight.SendDeallocate(forgotten)
 	}
@@ -256,12 +257,12 @@ func (c *conn) describe(flight *pgconn.Pipeline, run *running) (*statement, erro
 			return nil, err
 		}
 	}
-	c.known.dead = c.known.dead[len(dead):]
+	c.known.dead = nil
 	got, err := flight.GetResults()
 	if err != nil {
 		return nil, err
 	}
-	known := newStatement(run.text, name, got.(*pgconn.StatementDescription), c.types())
+	known := newStatement(c.key(run.text), name, got.(*pgconn.StatementDescription), c.types())
 	c.known.add(known)
 	return known, nil
 }

@@ -22,6 +22,9 @@ type Native interface {
 	// Native gives the connection for what runs on nothing else. query is the text
 	// that runs there, for messages. In a session its transaction has begun.
 	Native(ctx context.Context, query string) (*pgx.Conn, error)
+
+	// Refuse says why a text must not run on that connection, or nil.
+	Refuse(query string) error
 }
 
 var _, _ Native = (*session)(nil), (*auto)(nil)
@@ -73,8 +76,20 @@ func (c *conn) lend(ctx context.Context, query string) (*pgx.Conn, error) {
 		return nil, err
 	}
 	c.sent, c.used = true, true
+	c.reshape() // nobody looks at what runs there
 	return c.pgx, nil
 }
+
+// Refuse implements [Native].
+func (s *session) Refuse(query string) error {
+	if (s.opts.ReadOnly || s.reading > 0) && setsMode(query) {
+		return errMode
+	}
+	return nil
+}
+
+// Refuse implements [Native].
+func (a *auto) Refuse(string) error { return nil }
 
 func (c *conn) rows(ctx context.Context, query string, args []any) (*Rows, error) {
 	r, err := c.run(ctx, query, args, true)

@@ -101,7 +101,8 @@ func isPooled(ctx context.Context, conn *pgconn.PgConn) (bool, error) {
 //   - 08P01 without a context comes of a result with another number of columns,
 //     as of "returning *", before it is asked for.
 //   - A plan that is kept by a name must not change what it returns (0A000, known
-//     by the routine that it comes from).
+//     by the routine that it comes from), or the server has forgotten the name
+//     (26000), as after DEALLOCATE ALL.
 //
 // https://www.postgresql.org/docs/current/protocol-error-fields.html
 func disproved(err error) bool {
@@ -109,7 +110,7 @@ func disproved(err error) bool {
 	if !errors.As(err, &pg) || isFatal(pg) {
 		return false
 	}
-	return pg.Position != 0 || pg.Code == "08P01" && pg.Where == "" ||
+	return pg.Position != 0 || pg.Code == "08P01" && pg.Where == "" || pg.Code == "26000" && pg.Where == "" ||
 		pg.Code == "0A000" && pg.Routine == "RevalidateCachedQuery" && pg.Where == ""
 }
 

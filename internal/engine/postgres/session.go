@@ -5,6 +5,8 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"log/slog"
+	"maps"
 	"slices"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -50,10 +52,11 @@ func (s *session) PrepareContext(ctx context.Context, query string) (driver.Stmt
 // begun the transaction nothing can have been done: where the connection was
 // dead, or what was known of the statement is out of date, it is sent once more.
 func on[T any](ctx context.Context, s *session, query string, run func(*conn) (T, error)) (none T, _ error) {
-	if (s.opts.ReadOnly || s.reading > 0) && setsMode(query) {
-		return none, errMode
+	if err := s.Refuse(query); err != nil {
+		return none, err
 	}
 	if s.ahead.begun {
+		s.ended() // what it notes keeps statements back
 		return run(s.conn)
 	}
 	if err := s.connect(ctx); err != nil {
@@ -84,8 +87,19 @@ func (s *session) connect(ctx context.Context) error {
 }
 
 func (s *session) adopt(c *conn) {
-	c.ahead = &s.ahead
+	c.ahead, c.scope = &s.ahead, scopeOf(s.opts.Settings)
 	s.conn = c
+}
+
+// scopeOf are the settings by which a statement is read.
+func scopeOf(settings map[string]string) string {
+	scope := ""
+	for _, name := range slices.Sorted(maps.Keys(settings)) {
+		if equalFold(name, "search_path") || equalFold(name, "role") {
+			scope += "\x00" + name + "\x00" + settings[name]
+		}
+	}
+	return scope
 }
 
 // mayStartAnew reports whether the first statement failed before anything was
@@ -102,6 +116,7 @@ func (s *session) mayStartAnew(ctx context.Context) bool {
 // startAnew makes the session as it was before its first statement, on a
 // connection that has answered just now.
 func (s *session) startAnew(ctx context.Context, opening []command) error {
+	s.ahead = ahead{commands: opening}
 	if s.conn.wire.IsClosed() {
 		s.conn.release()
 		s.conn = nil
@@ -110,11 +125,10 @@ func (s *session) startAnew(ctx context.Context, opening []command) error {
 			return err
 		}
 		s.adopt(c)
-	} else if _, err := s.conn.end(ctx, "rollback"); err != nil {
-		return err
+		return nil
 	}
-	s.ahead = ahead{commands: opening}
-	return nil
+	_, err := s.conn.end(ctx, "rollback")
+	return err
 }
 
 // begin begins the transaction now, for what can't go with BEGIN in one flight.
@@ -128,11 +142,14 @@ func (s *session) begin(ctx context.Context) error {
 	return err
 }
 
-// Failed implements [engine.Conn]. A session that could not be begun can't go on.
+// Failed implements [engine.Conn]. A session that could not be begun can't go on,
+// unless it was only that somebody did not wait for a connection.
 func (s *session) Failed(ctx context.Context, err error) *engine.Error {
 	if s.conn == nil {
 		failed := (&conn{}).explain(ctx, err)
-		failed.Aborts = engine.AbortsSession
+		if ctx.Err() == nil {
+			failed.Aborts = engine.AbortsSession
+		}
 		return failed
 	}
 	failed := s.conn.explain(ctx, err)
@@ -197,7 +214,7 @@ func (s *session) RollbackTo(ctx context.Context) error {
 	switch {
 	case !unsent:
 		s.ahead.commands = nil // they are about what is undone
-		s.forgetReshaped()
+		s.conn.settle()
 		if err := s.rollBackTo(ctx, savepointName(s.depth)); err != nil {
 			return fmt.Errorf("roll back to savepoint: %w", s.Failed(ctx, err))
 		}
@@ -217,8 +234,9 @@ func (s *session) rollBackTo(ctx context.Context, name string) error {
 	return s.conn.catchUp(ctx)
 }
 
-// Rollback implements [engine.Session]. The server is told in the background: it
-// rolls back in any case, also where it can't be told.
+// Rollback implements [engine.Session]. It is answered in the background where the
+// caller has nothing to wait for: the session can hold no locks on rows, or the
+// caller has gone.
 func (s *session) Rollback(ctx context.Context, cause error) (engine.Outcome, error) {
 	switch {
 	case s.conn == nil:
@@ -230,37 +248,48 @@ func (s *session) Rollback(ctx context.Context, cause error) (engine.Outcome, er
 	case s.ended():
 		s.conn.giveBack()
 		return engine.Unknown, errors.Join(cause, errControlled)
-	default:
-		s.forgetReshaped()
+	case !s.ahead.begun && s.conn.status() == 'I':
+		s.conn.release()
+	case s.opts.ReadOnly || ctx.Err() != nil:
 		s.finish(ctx, "rollback")
+	default:
+		return engine.RolledBack, s.rollBack(ctx, cause)
 	}
 	return engine.RolledBack, nil
 }
 
-// forgetReshaped forgets the statements that were described since the schema was
-// changed, when that is undone.
-func (s *session) forgetReshaped() {
-	if s.conn.reshaped {
-		s.conn.known.forgetAll()
+// rollBack waits until the server has rolled back. Where it does not say so it
+// does it when the connection is gone.
+func (s *session) rollBack(ctx context.Context, cause error) error {
+	ctx, cancel := engine.Detached(ctx)
+	defer cancel()
+	s.conn.settle()
+	if _, err := s.conn.end(ctx, "rollback"); err != nil {
+		s.conn.destroy()
+		return errors.Join(cause, fmt.Errorf("roll back: %w", s.conn.explain(ctx, err)))
 	}
+	s.conn.release() // the pool destroys a connection that isn't idle
+	return nil
 }
 
 // finish ends the transaction in the background, where the caller need not know
 // what the server says.
 func (s *session) finish(ctx context.Context, text string) {
-	if !s.ahead.begun && s.conn.status() == 'I' {
-		s.conn.release()
-		return
-	}
+	s.conn.settle()
 	go func() { // the pool waits for it when it is closed
-		ctx, cancel := engine.Detached(ctx)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTimeout)
 		defer cancel()
-		if _, err := s.conn.end(ctx, text); err != nil {
-			s.engine.env.Log.WarnContext(ctx, "thole: gave up a connection on which "+text+" failed",
-				"database", s.engine.name, "error", s.conn.explain(ctx, err).Error())
-			s.conn.destroy()
+		_, err := s.conn.end(ctx, text)
+		if err == nil {
+			s.conn.release() // the pool destroys a connection that isn't idle
 			return
 		}
-		s.conn.release() // the pool destroys a connection that isn't idle
+		level := slog.LevelDebug // the connection was gone, and the transaction with it
+		if ctx.Err() != nil {
+			level = slog.LevelWarn
+		}
+		s.engine.env.Log.Log(ctx, level, "thole: gave up a connection on which "+text+" failed",
+			"database", s.engine.name, "error", s.conn.explain(ctx, err).Error())
+		s.conn.destroy()
 	}()
 }

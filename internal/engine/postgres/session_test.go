@@ -137,8 +137,8 @@ func TestPoolExhausted(t *testing.T) {
 	defer cancel()
 	waiting := openSession(t, e, engine.Options{})
 	err := exec(ctx, waiting, "select 1")
-	if failed := wantKind(t, err, engine.ErrTimeout); failed.Aborts != engine.AbortsSession {
-		t.Errorf("extent: got %d, want %d", failed.Aborts, engine.AbortsSession)
+	if failed := wantKind(t, err, engine.ErrTimeout); failed.Aborts != engine.AbortsNothing {
+		t.Errorf("extent: got %d, want %d: nothing was sent", failed.Aborts, engine.AbortsNothing)
 	}
 	if _, err := waiting.Rollback(testContext(t), err); err != nil {
 		t.Error(err)
@@ -425,8 +425,10 @@ func TestRollbackFails(t *testing.T) {
 	s := begin(t, e, engine.Options{})
 	cut.arm("rollback")
 	cause := errors.New("the caller's")
-	if outcome, err := s.Rollback(testContext(t), cause); outcome != engine.RolledBack || err != nil {
-		t.Errorf("Rollback = %d, %v, want %d and nil: the server rolls back by itself", outcome, err, engine.RolledBack)
+	outcome, err := s.Rollback(testContext(t), cause)
+	wantKind(t, err, engine.ErrConnLost)
+	if outcome != engine.RolledBack || !errors.Is(err, cause) {
+		t.Errorf("Rollback = %d, %v, want %d and its cause", outcome, err, engine.RolledBack)
 	}
 	once(t, e, "select 1") // the connection has been replaced
 }

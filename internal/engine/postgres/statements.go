@@ -51,7 +51,7 @@ func protocolOf(cfg *pgx.ConnConfig, pooled bool) (kind protocol, capacity int) 
 
 // statement is one that a connection knows.
 type statement struct {
-	text    string
+	key     string // its text, and the settings that it is read by
 	wire    *pgconn.StatementDescription
 	params  *pgconn.StatementDescription // what it takes alone
 	formats []int16                      // that its columns are asked for in
@@ -61,9 +61,9 @@ type statement struct {
 }
 
 // newStatement is a statement of a name, or of "", as the server described it.
-func newStatement(text, name string, described *pgconn.StatementDescription, types *pgtype.Map) *statement {
+func newStatement(key, name string, described *pgconn.StatementDescription, types *pgtype.Map) *statement {
 	described.Name = name
-	s := &statement{text: text, wire: described, params: &pgconn.StatementDescription{ParamOIDs: described.ParamOIDs}}
+	s := &statement{key: key, wire: described, params: &pgconn.StatementDescription{ParamOIDs: described.ParamOIDs}}
 	if name == "" {
 		return s // what its columns are may have changed when it runs
 	}
@@ -86,7 +86,7 @@ func newStatement(text, name string, described *pgconn.StatementDescription, typ
 // https://www.postgresql.org/docs/current/sql-prepare.html
 type statements struct {
 	capacity int
-	byText   map[string]*list.Element
+	byKey    map[string]*list.Element
 	recent   list.List // of *statement; the one that ran last is in front
 	dead     []string  // names that the server can forget, with the next flight
 }
@@ -98,16 +98,16 @@ const knownStatements = "thole: statements"
 func statementsOf(conn *pgconn.PgConn, capacity int) *statements {
 	known, ok := conn.CustomData()[knownStatements].(*statements)
 	if !ok {
-		known = &statements{byText: map[string]*list.Element{}}
+		known = &statements{byKey: map[string]*list.Element{}}
 		conn.CustomData()[knownStatements] = known
 	}
 	known.capacity = capacity
 	return known
 }
 
-// find returns the statement of a text, or nil.
-func (k *statements) find(text string) *statement {
-	at := k.byText[text]
+// find returns the statement of a key, or nil.
+func (k *statements) find(key string) *statement {
+	at := k.byKey[key]
 	if at == nil {
 		return nil
 	}
@@ -115,38 +115,33 @@ func (k *statements) find(text string) *statement {
 	return at.Value.(*statement)
 }
 
-// nameOf is the name of a statement, a digest of its text: a pooler that was not
+// nameOf is the name of a statement, a digest of its key: a pooler that was not
 // noticed, where others have prepared theirs on the same connection, makes an
-// error of it (26000, 42P05) and never another statement.
-func nameOf(text string) string {
-	digest := sha256.Sum256([]byte(text))
+// error of it (26000) and never another statement.
+func nameOf(key string) string {
+	digest := sha256.Sum256([]byte(key))
 	return "thole_" + hex.EncodeToString(digest[:12])
 }
 
 // add keeps a statement in place of the one that ran longest ago.
 func (k *statements) add(s *statement) {
-	k.forget(s.text)
-	k.byText[s.text] = k.recent.PushFront(s)
+	k.forget(s.key)
+	k.byKey[s.key] = k.recent.PushFront(s)
 	if k.recent.Len() > k.capacity {
-		k.forget(k.recent.Back().Value.(*statement).text)
+		k.forget(k.recent.Back().Value.(*statement).key)
 	}
-}
-
-// clear drops those that the server has forgotten by itself.
-func (k *statements) clear() {
-	k.byText, k.recent, k.dead = map[string]*list.Element{}, list.List{}, nil
 }
 
 // forgetAll drops all, as after a change of the schema.
 func (k *statements) forgetAll() {
 	for at := k.recent.Front(); at != nil; at = k.recent.Front() {
-		k.forget(at.Value.(*statement).text)
+		k.forget(at.Value.(*statement).key)
 	}
 }
 
-// forget drops the statement of a text, if it is known.
-func (k *statements) forget(text string) {
-	at := k.byText[text]
+// forget drops the statement of a key, if it is known.
+func (k *statements) forget(key string) {
+	at := k.byKey[key]
 	if at == nil {
 		return
 	}
@@ -154,5 +149,5 @@ func (k *statements) forget(text string) {
 		k.dead = append(k.dead, name)
 	}
 	k.recent.Remove(at)
-	delete(k.byText, text)
+	delete(k.byKey, key)
 }

@@ -2,7 +2,6 @@ package postgres
 
 import (
 	"errors"
-	"strings"
 
 	"github.com/tholedb/thole/internal/engine"
 	"github.com/tholedb/thole/internal/sqltext"
@@ -61,7 +60,7 @@ var errMode = &engine.Error{
 // setsMode reports whether a statement of the text sets the transaction's
 // read-only mode by its parameter.
 func setsMode(query string) bool {
-	if !strings.Contains(strings.ToLower(query), "transaction_read_only") {
+	if !hasFold(query, "transaction_read_only") {
 		return false
 	}
 	for statement := range sqltext.Statements(sqltext.Postgres, query) {
@@ -99,7 +98,11 @@ func equalFold(text, word string) bool {
 		return false
 	}
 	for i := range len(text) {
-		if text[i]|0x20 != word[i] {
+		c := text[i]
+		if 'A' <= c && c <= 'Z' {
+			c |= 0x20
+		}
+		if c != word[i] {
 			return false
 		}
 	}
