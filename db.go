@@ -163,9 +163,17 @@ type SQLiteConfig struct {
 // (https://www.postgresql.org/docs/current/libpq-connect.html), and pool_max_conns,
 // pool_min_conns, pool_max_conn_lifetime, pool_max_conn_idle_time,
 // pool_health_check_period of [pgxpool.ParseConfig]. connect_timeout is 10 s
-// unless it is set. A pooler in transaction mode before the server, such as
-// PgBouncer, is noticed when the database is opened; pooler=transaction and
-// pooler=none say whether there is one.
+// unless it is set. Statements are prepared once on each connection and stay so,
+// statement_cache_capacity of them; default_query_exec_mode=cache_describe keeps
+// what they take alone, and exec nothing (simple_protocol is taken for exec).
+//
+// A pooler in transaction mode before the server, such as PgBouncer, is noticed
+// when the database is opened, by a process number that it makes up; where it
+// can't be, pooler=transaction and pooler=none say whether there is one. Then
+// nothing is prepared by name and nothing is set but for the transaction, which
+// every version of PgBouncer takes; prepared statements, which it has since 1.21
+// (https://www.pgbouncer.org/config.html#max_prepared_statements), are not used.
+// LISTEN, and advisory locks of a connection, need one that is direct.
 //
 // The error matches [ErrURL] and does not quote the URL.
 func ParseURL(databaseURL string) (*Config, error) {
@@ -209,9 +217,10 @@ func OpenConfig(ctx context.Context, cfg *Config) (*DB, error) {
 
 // OpenPool makes a DB over a pool that the application has. Close leaves the
 // pool open. Of cfg Session, Logger and Slow are used. How a cancelled statement
-// ends, and whether anybody notices that a COMMIT was not replicated as
-// synchronous_commit asks, is up to the pool's own configuration; a Config for
-// [OpenConfig] sees to both.
+// ends, whether anybody notices that a COMMIT was not replicated as
+// synchronous_commit asks, and whether a connection that was idle is asked for an
+// answer first, a round trip, is up to the pool's own configuration; a Config for
+// [OpenConfig] sees to all three.
 func OpenPool(ctx context.Context, pool *pgxpool.Pool, cfg Config) (*DB, error) {
 	if ctx == nil || pool == nil || cfg.Postgres != nil || cfg.SQLite != nil {
 		return nil, failure(nil, "open database: it takes a ctx, a pool, and a Config without Postgres and SQLite")

@@ -37,8 +37,7 @@ func (tx *Tx) BeforeCommit(f func(ctx context.Context) error) {
 }
 
 // OnRollback has f run when what the session did is rolled back, with the error
-// that was the cause, once the outermost session has ended and its connection
-// is back: the place to undo what was done outside the database. It runs for
+// that was the cause, once the outermost session has ended: the place to undo what was done outside the database. It runs for
 // each attempt that is rolled back, and not when the outcome is unknown. ctx
 // and panics are as with [Tx.OnCommit].
 func (tx *Tx) OnRollback(f func(ctx context.Context, cause error)) {

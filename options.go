@@ -16,7 +16,8 @@ type SessionOptions struct {
 	// ReadOnly makes the engine refuse to write ([ErrReadOnly]). On SQLite the
 	// session does not wait for the writer. PostgreSQL does not count NOTIFY,
 	// nor before version 16 large objects, as writing, and of those in a
-	// ReadOnly session a commit that gets lost is not told. Default: read-write.
+	// ReadOnly session a commit that gets lost is not told; nor is its end waited
+	// for, so that an advisory lock may outlive the call. Default: read-write.
 	ReadOnly bool
 
 	// Isolation is the level as PostgreSQL means it

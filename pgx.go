@@ -146,17 +146,45 @@ func (h *pgxHandle) QueryRow(ctx context.Context, text string, args ...any) pgx.
 
 // CopyFrom implements [Pgx].
 func (h *pgxHandle) CopyFrom(ctx context.Context, table pgx.Identifier, columns []string, from pgx.CopyFromSource) (n int64, err error) {
+	if from == nil {
+		return 0, failure(nil, "copy rows: there is no source")
+	}
+	source := &copySource{CopyFromSource: from}
 	text := "insert into " + sqltext.Quote(table...) + " (" + sqltext.QuoteList(columns) + ")" // for messages
 	c, call := h.at(ctx, text)
 	defer func() { _ = c.Close() }() // what it says, the statement has said
 	_, err = c.exec(call, text, nil, func(st *statement) (driver.Result, error) {
 		conn, err := st.conn.(postgres.Native).Native(st.ctx, text)
 		if err == nil {
-			n, err = conn.CopyFrom(st.ctx, table, columns, from)
+			n, err = conn.CopyFrom(st.ctx, table, columns, source)
 		}
 		return nil, err
 	})
+	if err != nil && source.err != nil {
+		err = errors.Join(err, source.err)
+	}
 	return n, err
+}
+
+// copySource keeps the error of a source, which pgx tells the server alone.
+type copySource struct {
+	pgx.CopyFromSource
+	err error
+}
+
+// Err implements [pgx.CopyFromSource].
+func (s *copySource) Err() error {
+	s.err = s.CopyFromSource.Err()
+	return s.err
+}
+
+// Values implements [pgx.CopyFromSource].
+func (s *copySource) Values() ([]any, error) {
+	values, err := s.CopyFromSource.Values()
+	if err != nil {
+		s.err = err
+	}
+	return values, err
 }
 
 // SendBatch implements [Pgx]. Outside a session the statements of a batch happen

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -268,6 +269,43 @@ func TestPgxBeneath(t *testing.T) {
 			t.Errorf("fn returned %v: got %v, outcome %v, want ErrTxControl, unknown", end, err, thole.OutcomeOf(err))
 		}
 	}
+}
+
+// brokenSource fails after a row.
+type brokenSource struct{ rows int }
+
+func (s *brokenSource) Next() bool             { s.rows++; return s.rows == 1 }
+func (s *brokenSource) Values() ([]any, error) { return []any{s.rows}, nil }
+func (s *brokenSource) Err() error             { return io.ErrUnexpectedEOF }
+
+// TestPgxShowsNoValues has pgx fail with values that it quotes.
+func TestPgxShowsNoValues(t *testing.T) {
+	t.Parallel()
+	onPgx(t, func(t *testing.T, db *thole.DB) {
+		const secret = "4111111111111111"
+		ctx := t.Context()
+		for name, fail := range map[string]func() error{
+			"CopyFrom": func() error {
+				_, err := db.Pgx().CopyFrom(ctx, pgx.Identifier{"t"}, []string{"id"}, pgx.CopyFromRows([][]any{{secret + "x"}}))
+				return err
+			},
+			"argument": func() error { _, err := db.Pgx().Exec(ctx, "insert into t values ($1)", secret+"x"); return err },
+			"scan":     func() error { return db.Pgx().QueryRow(ctx, "select 411111111111111 * 10 + 1").Scan(new(int16)) },
+		} {
+			err := fail()
+			if err == nil || strings.Contains(err.Error(), secret) || errors.Is(err, thole.ErrTimeout) {
+				t.Errorf("%s: got error %v, want one without the value", name, err)
+			}
+			if _, ok := errors.AsType[*thole.Error](err); !ok {
+				t.Errorf("%s: got %T, want a *thole.Error in it", name, err)
+			}
+		}
+		_, err := db.Pgx().CopyFrom(ctx, pgx.Identifier{"t"}, []string{"id"}, new(brokenSource))
+		if !errors.Is(err, io.ErrUnexpectedEOF) || thole.OutcomeOf(err) != thole.RolledBack {
+			t.Errorf("a source that fails: got error %v, outcome %v, want its own, rolled back", err, thole.OutcomeOf(err))
+		}
+		wantIDs(t, db)
+	})
 }
 
 // TestPgxOnSQLite has none.

@@ -2,6 +2,7 @@ package thole
 
 import (
 	"database/sql/driver"
+	"errors"
 	"io"
 
 	"github.com/jackc/pgx/v5"
@@ -64,10 +65,22 @@ func (r *pgxRows) Scan(dest ...any) error {
 	}
 	err := r.Rows.Scan(dest...)
 	if err != nil {
-		r.err = err
+		r.err = r.unscanned(err)
 		r.close()
+		return r.err
 	}
-	return err
+	return nil
+}
+
+// unscanned says which column could not be scanned. The error of pgx has the
+// value.
+func (r *pgxRows) unscanned(err error) error {
+	told := failure(nil, "read rows: a row can't be scanned")
+	if at, ok := errors.AsType[pgx.ScanArgError](err); ok {
+		told = failure(nil, "read rows: column %q can't be scanned", at.FieldName)
+	}
+	told.Engine, told.Query, told.Err = Postgres, r.kept.st.query, err
+	return told
 }
 
 // Values implements [pgx.Rows].

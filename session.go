@@ -35,13 +35,20 @@ import (
 // that got lost. Return what fn made rather than fill variables outside, or use
 // the function [WithSession].
 //
-// On SQLite a session begins with its first statement, which waits for the
-// writer: where it gave up, the session can't go on. Sessions that wait for each
-// other share a COMMIT, see [SQLiteConfig].
+// A session begins with its first statement, and one without statements sends
+// nothing. On SQLite that statement waits for the writer, and sessions that wait
+// for each other share a COMMIT, see [SQLiteConfig]. On PostgreSQL it takes a
+// connection, and BEGIN, the options and savepoints travel with it: N statements
+// that the connection knows are N + 1 round trips, and it is sent once more, on
+// another connection, where the first one turns out to be dead.
 //
 // COMMIT and ROLLBACK do not end with ctx: they may take until its deadline or
 // five seconds, whichever is later; on SQLite both are waited for, with the
-// sessions that share the transaction. After that the hooks run, see [Tx.OnCommit].
+// sessions that share the transaction. On PostgreSQL nobody waits for the COMMIT
+// of a ReadOnly session below SERIALIZABLE that has no OnCommit hook, nor for the
+// ROLLBACK of one that is ReadOnly or whose ctx has ended: its connection, and
+// what it has locked, are free a moment later. After that the hooks run, see
+// [Tx.OnCommit].
 func (db *DB) WithSession(ctx context.Context, fn func(tx *Tx) error) error {
 	if tx := db.current(ctx); tx != nil {
 		return tx.WithSession(ctx, fn)

@@ -6,6 +6,10 @@
 //     by the extended protocol: pgx reports a reply that was lost as "nothing was
 //     sent" (pgconn.SafeToRetry) for the simple one. SafeToRetry and
 //     driver.ErrBadConn decide nothing here, and neither leaves the package.
+//   - What opens a transaction travels with its first statement, which is sent
+//     once more where the connection was dead: flight.go, session.go.
+//   - The server keeps prepared statements over errors and transactions, and an
+//     error of its own tells where they mean something else by now: statements.go.
 //   - A done context cancels its statement and keeps the connection: cancel.go.
 //   - Behind a pooler, transactions take turns on the server's connections, and
 //     what one of them knows by name the next one does not: pooler.go.

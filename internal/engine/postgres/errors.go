@@ -41,6 +41,10 @@ const protocolViolation = "08P01"
 // sent, and of pg_cancel_backend.
 const queryCanceled = "57014"
 
+// copyRoutine is where the server learns that the client breaks off a COPY. Its
+// message is the client's own words then, with values in them.
+const copyRoutine = "CopyGetData"
+
 type meaning struct {
 	kind  error
 	retry engine.Retry
@@ -78,6 +82,9 @@ func explain(err error, query string) *engine.Error {
 	var pg *pgconn.PgError
 	if !errors.As(err, &pg) {
 		return &engine.Error{Message: describe(err), Err: err}
+	}
+	if pg.Code == queryCanceled && pg.Routine == copyRoutine {
+		return &engine.Error{Code: pg.Code, Message: "COPY was broken off: a row was not had, or a value of it did not encode", Err: err}
 	}
 	m := meaningOf(pg)
 	message := withoutValues(pg, query)
