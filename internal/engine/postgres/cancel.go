@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -32,17 +33,40 @@ const cancelUnderWay = "thole: cancel under way"
 //     hit the next statement. Where that is waited for in vain nobody else gets
 //     the connection.
 //
+// A connection that somebody else took from the pool is left to pgx's own way: it
+// may wait for a notification, which no request ends.
+//
 // https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-CANCELING-REQUESTS
 type canceller struct {
 	conn *pgconn.PgConn
+	ours atomic.Bool // thole has taken it from the pool
 	stop context.CancelFunc
 	done chan struct{}
 }
 
-func newCanceller(conn *pgconn.PgConn) ctxwatch.Handler { return &canceller{conn: conn} }
+// cancels is the key in a connection's data of its canceller.
+const cancels = "thole: canceller"
+
+func newCanceller(conn *pgconn.PgConn) ctxwatch.Handler {
+	c := &canceller{conn: conn}
+	conn.CustomData()[cancels] = c
+	return c
+}
+
+// own says whether a connection is thole's, from when it is taken from the pool to
+// when it is given back.
+func own(conn *pgconn.PgConn, ours bool) {
+	if c, ok := conn.CustomData()[cancels].(*canceller); ok { // none is in a pool of the caller's
+		c.ours.Store(ours)
+	}
+}
 
 // HandleCancel implements [ctxwatch.Handler].
 func (c *canceller) HandleCancel(context.Context) {
+	if !c.ours.Load() {
+		_ = c.conn.Conn().SetDeadline(time.Now()) // fails only on a connection that is closed
+		return
+	}
 	deadline := time.Now().Add(cancelTimeout)
 	_ = c.conn.Conn().SetDeadline(deadline) // fails only on a connection that is closed
 	var returned context.Context
@@ -74,7 +98,10 @@ func (c *canceller) request(deadline time.Time) {
 // HandleUnwatchAfterCancel implements [ctxwatch.Handler]. The statement has come
 // back.
 func (c *canceller) HandleUnwatchAfterCancel() {
-	c.stop()
-	<-c.done
+	if c.stop != nil {
+		c.stop()
+		<-c.done
+		c.stop = nil
+	}
 	_ = c.conn.Conn().SetDeadline(time.Time{}) // fails only on a connection that is closed
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -70,6 +71,7 @@ func TestCancelIsRepeated(t *testing.T) {
 	}
 	defer c.giveBack()
 	handler := newCanceller(c.wire)
+	own(c.wire, true)
 	handler.HandleCancel(testContext(t))
 	<-dealtWith
 	err = c.say(testContext(t), "select pg_sleep(60)")
@@ -111,4 +113,35 @@ func TestCancelGivesUp(t *testing.T) {
 	terminate(t, e, s.conn.wire.PID()) // for which pgx waits up to 15 seconds
 	s.Rollback(testContext(t), err)
 	once(t, e, "select 1")
+}
+
+// TestCancelLeavesOthersAlone has somebody else wait for a notification on a
+// connection of the pool: it is not asked of the server, and the connection stays.
+func TestCancelLeavesOthersAlone(t *testing.T) {
+	t.Parallel()
+	var dialled atomic.Int32 // by cancel requests too
+	e := open(t, maxConns(1), func(cfg *pgxpool.Config) {
+		dial := cfg.ConnConfig.DialFunc
+		cfg.ConnConfig.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
+			dialled.Add(1)
+			return dial(ctx, network, address)
+		}
+	})
+	once(t, e, "select 1")
+	taken, err := e.Pool().Acquire(testContext(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Release()
+	ctx, cancel := context.WithCancel(testContext(t))
+	time.AfterFunc(10*time.Millisecond, cancel)
+	if _, err := taken.Conn().WaitForNotification(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("got error %v, want %v", err, context.Canceled)
+	}
+	if n := dialled.Load(); n != 1 {
+		t.Errorf("connections: got %d, want 1 and no cancel request", n)
+	}
+	if _, err := taken.Exec(testContext(t), "select 1"); err != nil {
+		t.Errorf("the connection is gone: %v", err)
+	}
 }

@@ -537,6 +537,7 @@ func (c *conn) release() {
 		c.destroy()
 		return
 	}
+	own(c.wire, false)
 	c.pooled.Release()
 }
 

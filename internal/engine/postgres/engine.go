@@ -183,6 +183,7 @@ func (e *Engine) connect(ctx context.Context) (*conn, error) {
 	switch {
 	case err == nil:
 		wire := pooled.Conn().PgConn()
+		own(wire, true)
 		return &conn{
 			pooled:   pooled,
 			pgx:      pooled.Conn(),
