@@ -175,11 +175,16 @@ const settling = 5 * time.Second
 // Detached is ctx for what ends a session, or a level of it: it has the values,
 // and is not cancelled with ctx.
 func Detached(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithDeadline(context.WithoutCancel(ctx), Bound(ctx))
+}
+
+// Bound is when the ctx of [Detached] ends.
+func Bound(ctx context.Context) time.Time {
 	until := time.Now().Add(settling)
 	if deadline, ok := ctx.Deadline(); ok && deadline.After(until) {
 		until = deadline
 	}
-	return context.WithDeadline(context.WithoutCancel(ctx), until)
+	return until
 }
 
 // Rows are rows for one table.

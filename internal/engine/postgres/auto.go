@@ -67,8 +67,7 @@ func (a *auto) execScript(ctx context.Context, query string) (Tag, error) {
 	if errors.Is(err, engine.ErrTxControl) {
 		return Tag{}, err
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTimeout)
-	defer cancel()
+	ctx = context.WithoutCancel(ctx)
 	if err != nil {
 		_, _ = a.end(ctx, "rollback") // a connection on which that fails is closed, and nothing was committed
 		return Tag{}, err

@@ -33,8 +33,6 @@ func (s *session) Commit(ctx context.Context, observed bool) (engine.Outcome, er
 		return engine.Committed, nil // nothing can be lost
 	}
 	c.settle()
-	ctx, cancel := engine.Detached(ctx)
-	defer cancel()
 	tag, err := c.end(ctx, "commit")
 	outcome, failed := reply{tag: tag, err: err, readOnly: s.opts.ReadOnly, unreplicated: c.missedStandbys()}.outcome()
 	if outcome == engine.Unknown {

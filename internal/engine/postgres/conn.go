@@ -17,8 +17,7 @@ import (
 	"github.com/tholedb/thole/internal/sqltext"
 )
 
-// endTimeout bounds what is said to the server on behalf of nobody: a ROLLBACK
-// before a connection goes back, the farewell to one that is given up.
+// endTimeout bounds the farewell to a connection that is given up.
 const endTimeout = 5 * time.Second
 
 // conn is a connection that was taken from the pool: what session and auto have
@@ -493,25 +492,23 @@ func (c *conn) status() byte {
 // cancelled, so that a server which is only slow says what became of it.
 const lastWord = time.Second
 
-// end sends COMMIT or ROLLBACK and returns the tag of the answer. At the
-// deadline of ctx it gives up, also on a server that is frozen: pgx itself would
-// wait until the cancel request has had its time.
+// end sends COMMIT or ROLLBACK and returns the tag of the answer. It does not end
+// with ctx, and gives up at its bound, see [engine.Bound], also on a server that is
+// frozen: pgx itself would wait until the cancel request has had its time.
 func (c *conn) end(ctx context.Context, text string) (string, error) {
-	if deadline, ok := ctx.Deadline(); ok {
-		left := time.Until(deadline)
-		giveUp := time.AfterFunc(left, func() {
-			_ = c.wire.Conn().SetDeadline(time.Unix(0, 1)) // fails only on a connection that is closed
-		})
-		defer func() { c.once = c.once || !giveUp.Stop() }()
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithDeadline(ctx, deadline.Add(-min(lastWord, left/2)))
-		defer cancel()
+	until := engine.Bound(ctx)
+	left := time.Until(until)
+	giveUp := time.AfterFunc(left, func() {
+		_ = c.wire.Conn().SetDeadline(time.Unix(0, 1)) // fails only on a connection that is closed
+	})
+	defer func() { c.once = c.once || !giveUp.Stop() }()
+	ctx, cancel := context.WithDeadline(context.WithoutCancel(ctx), until.Add(-min(lastWord, left/2)))
+	defer cancel()
+	tag, err := c.wire.ExecParams(ctx, text, nil, nil, nil, nil).Close()
+	if err != nil && ctx.Err() != nil {
+		err = withContext(ctx, err)
 	}
-	result := c.wire.ExecParams(ctx, text, nil, nil, nil, nil).Read()
-	if result.Err != nil && ctx.Err() != nil {
-		return "", withContext(ctx, result.Err)
-	}
-	return result.CommandTag.String(), result.Err
+	return tag.String(), err
 }
 
 // giveBack gives the connection to the pool, rolled back and with no rows open.
@@ -520,11 +517,10 @@ func (c *conn) giveBack() {
 	if c.result != nil {
 		_ = c.result.close() // what it fails with was told, or is of no interest any more
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), endTimeout)
-	defer cancel()
 	if !c.wire.IsClosed() && c.wire.TxStatus() != 'I' {
-		if _, err := c.end(ctx, "rollback"); err != nil {
-			_ = c.pgx.Close(ctx) // it is given up
+		if _, err := c.end(context.Background(), "rollback"); err != nil {
+			c.destroy()
+			return
 		}
 	}
 	c.release()

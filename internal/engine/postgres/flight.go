@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 	"maps"
 	"math"
@@ -40,6 +41,9 @@ type ahead struct {
 
 // opening is what begins a transaction with its options.
 func opening(opts engine.Options) []command {
+	if plain(opts) {
+		return plainOpening
+	}
 	begin := "begin" + isolations[opts.Isolation].option
 	if opts.ReadOnly {
 		begin += " read only"
@@ -59,9 +63,20 @@ func opening(opts engine.Options) []command {
 	return commands
 }
 
+// plainOpening begins a transaction that has no options. What is put behind it
+// goes elsewhere.
+var plainOpening = []command{{text: "begin", begins: true}}[:1:1]
+
+func plain(o engine.Options) bool {
+	return !o.ReadOnly && o.Isolation == sql.LevelDefault && o.LockTimeout == 0 && o.StatementTimeout == 0 && len(o.Settings) == 0
+}
+
 // settings sets what lasts as long as the transaction.
 func settings(opts engine.Options) command {
 	var set command
+	if opts.LockTimeout == 0 && opts.StatementTimeout == 0 && len(opts.Settings) == 0 {
+		return set
+	}
 	add := func(name, value string) {
 		n := len(set.params)
 		set.text += fmt.Sprintf(", set_config($%d, $%d, true)", n+1, n+2)
@@ -111,7 +126,7 @@ func (a *ahead) push(commands ...command) { a.commands = append(a.commands, comm
 func (a *ahead) withdraw(number int) bool {
 	i := slices.IndexFunc(a.commands, func(c command) bool { return c.savepoint == number })
 	if i >= 0 {
-		a.commands = a.commands[:i]
+		a.commands = a.commands[:i:i]
 	}
 	return i >= 0
 }
@@ -124,7 +139,9 @@ func (a *ahead) send(flight *pgconn.Pipeline, query string) {
 	if !a.waiting() {
 		return
 	}
-	a.commands = slices.DeleteFunc(a.commands, func(c command) bool { return c.fixes && equalFold(firstWord(query), "select") })
+	if i := slices.IndexFunc(a.commands, func(c command) bool { return c.fixes }); i >= 0 && equalFold(firstWord(query), "select") {
+		a.commands = slices.Concat(a.commands[:i], a.commands[i+1:])
+	}
 	for _, c := range a.commands {
 		flight.SendQueryParams(c.text, c.params, nil, nil, nil)
 	}

@@ -62,7 +62,7 @@ func on[T any](ctx context.Context, s *session, query string, run func(*conn) (T
 	if err := s.connect(ctx); err != nil {
 		return none, err
 	}
-	opening := slices.Clone(s.ahead.commands)
+	opening := s.ahead.commands // nobody changes them in place
 	got, err := run(s.conn)
 	if err == nil || !s.mayStartAnew(ctx) {
 		return got, err
@@ -94,6 +94,9 @@ func (s *session) adopt(c *conn) {
 // scopeOf are the settings by which a statement is read.
 func scopeOf(settings map[string]string) string {
 	scope := ""
+	if len(settings) == 0 {
+		return scope
+	}
 	for _, name := range slices.Sorted(maps.Keys(settings)) {
 		if equalFold(name, "search_path") || equalFold(name, "role") {
 			scope += "\x00" + name + "\x00" + settings[name]
@@ -261,8 +264,6 @@ func (s *session) Rollback(ctx context.Context, cause error) (engine.Outcome, er
 // rollBack waits until the server has rolled back. Where it does not say so it
 // does it when the connection is gone.
 func (s *session) rollBack(ctx context.Context, cause error) error {
-	ctx, cancel := engine.Detached(ctx)
-	defer cancel()
 	s.conn.settle()
 	if _, err := s.conn.end(ctx, "rollback"); err != nil {
 		s.conn.destroy()
@@ -276,16 +277,15 @@ func (s *session) rollBack(ctx context.Context, cause error) error {
 // what the server says.
 func (s *session) finish(ctx context.Context, text string) {
 	s.conn.settle()
-	go func() { // the pool waits for it when it is closed
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTimeout)
-		defer cancel()
+	ctx = context.WithoutCancel(ctx) // whose deadline is nobody's any more
+	go func() {                      // the pool waits for it when it is closed
 		_, err := s.conn.end(ctx, text)
 		if err == nil {
 			s.conn.release() // the pool destroys a connection that isn't idle
 			return
 		}
 		level := slog.LevelDebug // the connection was gone, and the transaction with it
-		if ctx.Err() != nil {
+		if isContext(err) {
 			level = slog.LevelWarn
 		}
 		s.engine.env.Log.Log(ctx, level, "thole: gave up a connection on which "+text+" failed",
