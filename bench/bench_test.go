@@ -127,7 +127,8 @@ func TestFailuresAreCounted(t *testing.T) {
 	failed := errors.New("failed")
 	failing := lying{insertion: func(context.Context, store) error { return failed }}.as()
 	h := brief(t, "insert", "full")
-	rounds, err := h.race(t.Context(), []peer{peers[0], failing}, 2)
+	both := []peer{peers[0], failing}
+	rounds, err := compete(t.Context(), both, 2, h.run)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -136,7 +137,7 @@ func TestFailuresAreCounted(t *testing.T) {
 		t.Errorf("got %+v, want failures and nothing else", got)
 	}
 	var out bytes.Buffer
-	if err := report(&out, h, []peer{peers[0], failing}, rounds); err != nil {
+	if err := report(&out, h.comparison(both), rounds); err != nil {
 		t.Fatal(err)
 	}
 	if !strings.Contains(out.String(), "lying failed, for one: failed") {
@@ -150,7 +151,7 @@ func TestLoadEndsWhatHangs(t *testing.T) {
 		never := make(chan struct{})
 		defer close(never)
 		stuck := crew{size: 2, do: func(context.Context) error { <-never; return nil }}
-		if _, err := load(t.Context(), []crew{stuck}, time.Second); !errors.Is(err, errHung) {
+		if _, err := load(t.Context(), []crew{stuck}, time.Second, spent); !errors.Is(err, errHung) {
 			t.Errorf("got %v, want %v", err, errHung)
 		}
 	})
@@ -181,23 +182,41 @@ func TestRatiosAreOfOneRound(t *testing.T) {
 
 func TestParse(t *testing.T) {
 	t.Parallel()
-	o, err := parse([]string{"-short", "-rounds", "5", "-contenders", "mattn,thole", "-workloads", "read,bulk,slow", "sqlite"}, io.Discard)
-	if err != nil {
+	got, err := parse([]string{"-short", "-rounds", "5", "-contenders", "mattn,thole", "-workloads", "read,bulk,slow", "sqlite"}, io.Discard)
+	if err != nil || list(got) != "sqlite" {
+		t.Errorf("got %s and %v, want sqlite", list(got), err)
+	}
+	if got, err = parse(nil, io.Discard); err != nil || list(got) != "InsertAll on SQLite,InsertAll on PostgreSQL" {
+		t.Errorf("got %s and %v, want the races of InsertAll", list(got), err)
+	}
+}
+
+func TestShorten(t *testing.T) {
+	t.Parallel()
+	flags := flag.NewFlagSet("", flag.ContinueOnError)
+	rounds, rows, synchronous := flags.Int("rounds", 7, ""), flags.Int("rows", 7, ""), flags.String("synchronous", "", "")
+	if err := flags.Parse([]string{"-rounds", "5"}); err != nil {
 		t.Fatal(err)
 	}
-	if o.rounds != 5 || o.duration >= time.Second || list(o.races) != "sqlite" || list(o.peers) != "mattn,thole" {
-		t.Errorf("got %+v", o)
+	shorten(flags)
+	if *rounds != 5 || *rows != 10_000 || *synchronous != "full" {
+		t.Errorf("got %d, %d, %q, want 5, which was given, and what is short", *rounds, *rows, *synchronous)
+	}
+}
+
+func TestHeats(t *testing.T) {
+	t.Parallel()
+	r := sqliteRace{goroutines: []int{1, 64}, synchronous: []synchronous{"full"}}
+	if err := pick(&r.workloads, workloads, "read,bulk,slow"); err != nil {
+		t.Fatal(err)
 	}
 	got := []string{}
-	for _, h := range heats(o, "") {
+	for _, h := range r.heats() {
 		got = append(got, h.String())
 	}
 	want := "read, goroutines=1; read, goroutines=64; bulk, goroutines=1, synchronous=full; slow, goroutines=64, synchronous=full"
 	if strings.Join(got, "; ") != want {
 		t.Errorf("got %q, want %q", got, want)
-	}
-	if o, err = parse(nil, io.Discard); err != nil || list(o.races) != "InsertAll on SQLite,InsertAll on PostgreSQL" {
-		t.Errorf("got %v and %v, want the races of InsertAll", o.races, err)
 	}
 }
 
@@ -205,11 +224,13 @@ func TestParseRefuses(t *testing.T) {
 	t.Parallel()
 	for _, args := range [][]string{
 		{"nonesuch"},
-		{"-workloads", "nonesuch"},
-		{"-goroutines", "0"},
-		{"-goroutines", "x"},
-		{"-synchronous", "off"},
-		{"-contenders", "thole,"},
+		{"-workloads", "w1", "sqlite"},
+		{"-workloads", "insert", "postgres"},
+		{"-goroutines", "0", "sqlite"},
+		{"-goroutines", "x", "postgres"},
+		{"-synchronous", "off", "sqlite"},
+		{"-contenders", "thole,", "sqlite"},
+		{"-contenders", "mattn", "postgres"},
 		{"-rounds", "0"},
 		{"-duration", "x"},
 	} {
@@ -226,14 +247,14 @@ func TestParseRefuses(t *testing.T) {
 func TestRaceSessions(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	o, err := parse([]string{
+	races, err := parse([]string{
 		"-rounds", "2", "-duration", "10ms", "-dir", dir, "-goroutines", "2", "-workloads", "mixed", "-contenders", "thole,single", "sqlite",
 	}, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var out bytes.Buffer
-	if err := run(t.Context(), &out, o); err != nil {
+	if err := run(t.Context(), &out, races); err != nil {
 		t.Fatal(err)
 	}
 	if !strings.Contains(out.String(), "mixed, goroutines=2, synchronous=normal") {

@@ -35,13 +35,15 @@ type contender struct {
 
 // insertAllRace is a race of the contenders that open brings.
 func insertAllRace(name string, open func(ctx context.Context, size int) (*course, error)) race {
-	return race{name, func(ctx context.Context, out io.Writer, o options) error {
-		c, err := open(ctx, o.rows)
-		if err != nil {
-			return err
-		}
-		defer c.close()
-		return c.race(ctx, out, name, o.rounds)
+	return race{name, func(o options) (start, error) {
+		return func(ctx context.Context, out io.Writer) error {
+			c, err := open(ctx, o.rows)
+			if err != nil {
+				return err
+			}
+			defer c.close()
+			return c.race(ctx, out, name, o.rounds)
+		}, nil
 	}}
 }
 

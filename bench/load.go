@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"runtime"
 	"slices"
 	"sync"
@@ -35,21 +36,44 @@ type result struct {
 	failure       error // the first of one of the goroutines
 }
 
-// costs are what the process has used.
+// costs are what has been used.
 type costs struct {
-	cpu    time.Duration
-	allocs float64 // by Go: memory of C is not in it
+	cpu    time.Duration // of this process
+	allocs float64       // by Go: memory of C is not in it
+	server time.Duration // CPU of a server, where there is one and it can be known
 }
+
+// meter reads what has been used so far.
+type meter func() costs
 
 func spent() costs {
 	var stats runtime.MemStats
 	runtime.ReadMemStats(&stats)
-	return costs{cpuTime(), float64(stats.Mallocs)}
+	return costs{cpu: cpuTime(), allocs: float64(stats.Mallocs)}
 }
 
 // since is what one of n has cost since before.
 func (c costs) since(before costs, n int) costs {
-	return costs{time.Duration(over(float64(c.cpu-before.cpu), float64(n))), over(c.allocs-before.allocs, float64(n))}
+	each := func(d time.Duration) time.Duration { return time.Duration(over(float64(d), float64(n))) }
+	return costs{each(c.cpu - before.cpu), over(c.allocs-before.allocs, float64(n)), each(c.server - before.server)}
+}
+
+// compete has the peers run one after the other, round for round, and returns
+// the results of each round, peer and crew.
+func compete[P fmt.Stringer](ctx context.Context, peers []P, rounds int, run func(context.Context, P) ([]result, error)) ([][][]result, error) {
+	all := make([][][]result, rounds)
+	for round := range rounds {
+		all[round] = make([][]result, len(peers))
+		for i := range peers {
+			at := (i + round) % len(peers) // nobody is always first
+			got, err := run(ctx, peers[at])
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", peers[at], err)
+			}
+			all[round][at] = got
+		}
+	}
+	return all, nil
 }
 
 // patience is how much longer than it should one may work: six times busyTimeout.
@@ -59,14 +83,32 @@ const patience = time.Minute
 // lost.
 var errHung = errors.New("nothing moves any more")
 
+// loadWarm is load after some time to get warm, of which the failures count and
+// nothing else.
+func loadWarm(ctx context.Context, crews []crew, warming, d time.Duration, used meter) ([]result, error) {
+	warm, err := load(ctx, crews, warming, used)
+	if err != nil {
+		return nil, err
+	}
+	got, err := load(ctx, crews, d, used)
+	if err != nil {
+		return nil, err
+	}
+	for i := range got {
+		got[i].failures += warm[i].failures
+		got[i].failure = cmp.Or(warm[i].failure, got[i].failure)
+	}
+	return got, ctx.Err()
+}
+
 // load has all crews work side by side for a while. Each goroutine ends what it
 // has begun. That counts only where it is alone: another is served better once
 // the rest have stopped.
-func load(ctx context.Context, crews []crew, d time.Duration) ([]result, error) {
+func load(ctx context.Context, crews []crew, d time.Duration, used meter) ([]result, error) {
 	runtime.GC() // or this contender pays for the last one's garbage
 	var working sync.WaitGroup
 	shifts := make([][]shift, len(crews))
-	before := spent()
+	before := used()
 	began := time.Now()
 	until := began.Add(d)
 	for i, c := range crews {
@@ -81,14 +123,14 @@ func load(ctx context.Context, crews []crew, d time.Duration) ([]result, error) 
 	if !alone {
 		time.Sleep(time.Until(until))
 	}
-	after := spent()
+	after := used()
 	select {
 	case <-ended:
 	case <-time.After(time.Until(until) + patience):
 		return nil, errHung
 	}
 	if alone {
-		d, after = time.Since(began), spent()
+		d, after = time.Since(began), used()
 		shifts[0][0].done = len(shifts[0][0].took)
 	}
 	all, done := results(shifts, d)

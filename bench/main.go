@@ -4,14 +4,18 @@
 //
 //	go run . [-rounds 7] [-rows 100000] ["InsertAll on SQLite"] ["InsertAll on PostgreSQL"]
 //	go run . -short sqlite
+//	go run . -short postgres
 //	go run . [-workloads insert,slow] [-goroutines 8,64] [-synchronous full] [-contenders thole,mattn] sqlite
+//	go run . [-workloads w1,r1] [-goroutines 1,8] [-contenders pgx,thole,sqlx] postgres
 //
-// The first is the default: how fast many rows get in. The second and the third
-// race sessions on SQLite under load, for two minutes and, when nothing is left
-// out, for two hours. -help lists the flags.
+// The first is the default: how fast many rows get in. The others race sessions
+// under load, -short for two or three minutes; when nothing is left out, on SQLite
+// for two hours and on PostgreSQL for one. -help lists the flags.
 //
 // It is a module of its own, so that nothing of a contender is a dependency of
-// thole. Two contenders are C and need gcc.
+// thole. Two contenders are C and need gcc. PostgreSQL is the server of
+// DBTEST_URL, whose database must have "test" in its name, or one that is
+// started from the programs on this machine.
 package main
 
 import (
@@ -33,83 +37,106 @@ import (
 // race is contenders that do the same work.
 type race struct {
 	name string
-	run  func(ctx context.Context, out io.Writer, o options) error
+
+	// plan says what is wrong with the options before anything runs.
+	plan func(o options) (start, error)
 }
+
+// start runs a race that was planned, and prints what comes out.
+type start func(ctx context.Context, out io.Writer) error
 
 func (r race) String() string { return r.name }
 
 var races = []race{
 	insertAllRace("InsertAll on SQLite", insertAllSQLite),
 	insertAllRace("InsertAll on PostgreSQL", insertAllPostgres),
-	{"sqlite", raceSessions},
+	{"sqlite", planSQLite},
+	{"postgres", planPostgres},
 }
 
-// options are what the command line says.
+// options are what the command line says. What is zero or empty is up to the
+// race.
 type options struct {
-	races  []race
+	brief  bool
 	rounds int
 
 	// of the InsertAll races
 	rows int
 
-	// of sessions on SQLite
+	// of sessions
 	duration    time.Duration
+	workloads   string
+	goroutines  string
+	contenders  string
 	dir         string
-	workloads   []workload
-	goroutines  []int
-	synchronous []synchronous
-	peers       []peer
+	synchronous string
 }
 
-// short is what -short makes of the flags that are not given.
-var short = map[string]string{
-	"rounds": "3", "rows": "10000", "duration": "300ms", "goroutines": "1,64", "synchronous": "full",
-}
+// short is what -short makes of the flags that are not given, in all races.
+var short = map[string]string{"rounds": "3", "rows": "10000", "synchronous": "full"}
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	o, err := parse(os.Args[1:], os.Stderr)
+	races, err := parse(os.Args[1:], os.Stderr)
 	if errors.Is(err, flag.ErrHelp) {
 		return
 	}
 	if err == nil {
-		err = run(ctx, os.Stdout, o)
+		err = run(ctx, os.Stdout, races)
 	}
 	if err != nil {
 		log.Fatal(err)
 	}
 }
 
+// planned is a race and how it starts.
+type planned struct {
+	race
+	start start
+}
+
 // parse reads the command line. It prints the flags to out where it is asked
 // to, or can't follow one.
-func parse(args []string, out io.Writer) (options, error) {
+func parse(args []string, out io.Writer) ([]planned, error) {
 	var o options
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(out)
-	flags.IntVar(&o.rounds, "rounds", 7, "how often each contender runs")
-	flags.IntVar(&o.rows, "rows", 100_000, "of the InsertAll races: how much there is to insert")
-	flags.DurationVar(&o.duration, "duration", 3*time.Second, "of sqlite: how long a contender runs in a round")
+	flags.BoolVar(&o.brief, "short", false, "be brief, where no other flag says otherwise")
+	flags.IntVar(&o.rounds, "rounds", 7, "how `often` each contender runs")
+	flags.IntVar(&o.rows, "rows", 100_000, "of the InsertAll races: how `many` there are to insert")
+	flags.DurationVar(&o.duration, "duration", 0, "of sessions: how `long` a contender runs in a round (default 3s on SQLite and 1s on PostgreSQL)")
+	flags.StringVar(&o.workloads, "workloads", "", "of sessions: `some` of "+list(workloads)+" on SQLite, of "+list(pgWorkloads)+" on PostgreSQL (default all)")
+	flags.StringVar(&o.goroutines, "goroutines", "", "of sessions: how many `at once` (default 1,8,64,256 on SQLite and 1,8,64 on PostgreSQL)")
+	flags.StringVar(&o.contenders, "contenders", "", "of sessions: `some` of "+list(peers)+" on SQLite, of "+list(pgPeers)+" on PostgreSQL (default all); the others are compared with the first")
 	flags.StringVar(&o.dir, "dir", ".", "of sqlite: a `folder` for its files, on a disk with a real fsync and not on tmpfs")
-	works := flags.String("workloads", "", "of sqlite: `some` of "+list(workloads)+" (default all)")
-	goroutines := flags.String("goroutines", "1,8,64,256", "of sqlite: how many `at once`")
-	syncs := flags.String("synchronous", "full,normal", "of sqlite: when a commit reaches the disk, `one or both`")
-	contenders := flags.String("contenders", "", "of sqlite: `some` of "+list(peers)+" (default all); the others are compared with the first")
-	brief := flags.Bool("short", false, "be brief, where no other flag says otherwise: sqlite takes about two minutes")
+	flags.StringVar(&o.synchronous, "synchronous", "full,normal", "of sqlite: when a commit reaches the disk, `one or both`")
 	if err := flags.Parse(args); err != nil {
-		return o, err
+		return nil, err
 	}
-	if *brief {
+	if o.brief {
 		shorten(flags)
 	}
-	return o, errors.Join(
-		o.check(),
-		pick(&o.races, races, cmp.Or(strings.Join(flags.Args(), ","), list(races[:2]))), // the third takes hours
-		pick(&o.workloads, workloads, *works),
-		pick(&o.peers, peers, *contenders),
-		pick(&o.synchronous, []synchronous{"full", "normal"}, *syncs),
-		numbers(&o.goroutines, *goroutines),
-	)
+	if o.rounds < 1 || o.rows < 1 || o.duration < 0 {
+		return nil, errors.New("-rounds, -rows and -duration are above 0")
+	}
+	var asked []race
+	if err := pick(&asked, races, cmp.Or(strings.Join(flags.Args(), ","), list(races[:2]))); err != nil { // the others take hours
+		return nil, err
+	}
+	return o.plan(asked)
+}
+
+func (o options) plan(races []race) ([]planned, error) {
+	var all []planned
+	for _, r := range races {
+		start, err := r.plan(o)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", r, err)
+		}
+		all = append(all, planned{r, start})
+	}
+	return all, nil
 }
 
 // shorten makes the flags short that were not given.
@@ -123,20 +150,23 @@ func shorten(flags *flag.FlagSet) {
 	}
 }
 
-func (o options) check() error {
-	if o.rounds < 1 || o.rows < 1 || o.duration <= 0 {
-		return errors.New("-rounds, -rows and -duration are above 0")
+// either is yes or no, as is the case.
+func either[T any](is bool, yes, no T) T {
+	if is {
+		return yes
 	}
-	return nil
+	return no
 }
 
 // list is the names of all.
-func list[T fmt.Stringer](all []T) string {
+func list[T fmt.Stringer](all []T) string { return strings.Join(names(all), ",") }
+
+func names[T fmt.Stringer](all []T) []string {
 	names := make([]string, len(all))
 	for i, one := range all {
 		names[i] = one.String()
 	}
-	return strings.Join(names, ",")
+	return names
 }
 
 // pick sets picked to those of all that names lists, in its order; when it is
@@ -169,10 +199,10 @@ func numbers(read *[]int, text string) error {
 	return nil
 }
 
-func run(ctx context.Context, out io.Writer, o options) error {
-	for _, r := range o.races {
-		if err := r.run(ctx, out, o); err != nil {
-			return fmt.Errorf("%s: %w", r.name, err)
+func run(ctx context.Context, out io.Writer, races []planned) error {
+	for _, r := range races {
+		if err := r.start(ctx, out); err != nil {
+			return fmt.Errorf("%s: %w", r, err)
 		}
 	}
 	return nil

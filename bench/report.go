@@ -5,74 +5,42 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"os"
 	"runtime"
 	"slices"
 	"text/tabwriter"
 	"time"
 )
 
-// introduce prints what the figures depend on.
-func introduce(out io.Writer, o options, dir string) error {
-	took, err := syncTime(dir)
-	if err != nil {
+// machine is what the figures depend on everywhere.
+func machine() string {
+	return fmt.Sprintf("%s on %s/%s, %d CPUs", runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.GOMAXPROCS(0))
+}
+
+// comparison is what a table tells.
+type comparison struct {
+	title    string
+	duration time.Duration
+	crews    []string
+	peers    []string // the others are compared with the first
+	server   bool     // its CPU is known
+}
+
+// report prints a table of the rounds that compete returned.
+func report(out io.Writer, t comparison, rounds [][][]result) error {
+	fmt.Fprintf(out, "\n%s; %d rounds of %s\n", t.title, len(rounds), t.duration)
+	columns := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	for crew, name := range t.crews {
+		fmt.Fprintf(columns, "%s\tratio min\tmedian\tmax\tper s\tp50\tp99\tlongest\tfairness\tfailures\tCPU\tallocs\t%s\n",
+			name, either(t.server, "server CPU\t", ""))
+		for at, peer := range t.peers {
+			one := of(rounds, at, crew)
+			fmt.Fprintf(columns, "%s\t%s%s\n", peer, line(one, of(rounds, 0, crew)), either(t.server, serverCPU(one), ""))
+		}
+	}
+	if err := columns.Flush(); err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "Sessions on SQLite: %s on %s/%s, %d CPUs, an fsync of 4 KB takes %s ms\n",
-		runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.GOMAXPROCS(0), milliseconds(took))
-	for _, p := range o.peers {
-		fmt.Fprintf(out, "  %-12s %s\n", p.name, p.how)
-	}
-	fmt.Fprintf(out, "ratio: how many times the rate of %s is the other's, round by round; times in ms;\n", o.peers[0])
-	fmt.Fprintln(out, "fairness: what the slowest goroutine got done, over the mean; CPU and Go's allocs: an operation, of all goroutines.")
-	return nil
-}
-
-// syncTime is the median time that the disk takes for a small write and its
-// fsync. On tmpfs it is nothing.
-func syncTime(dir string) (time.Duration, error) {
-	file, err := os.CreateTemp(dir, "fsync")
-	if err != nil {
-		return 0, err
-	}
-	defer func() { _ = file.Close() }()
-	took := make([]time.Duration, 21)
-	for i := range took {
-		start := time.Now()
-		if _, err := file.Write(make([]byte, 4096)); err != nil {
-			return 0, err
-		}
-		if err := file.Sync(); err != nil {
-			return 0, err
-		}
-		took[i] = time.Since(start)
-	}
-	return median(took), nil
-}
-
-func (h heat) String() string {
-	commits := ", synchronous=" + h.synchronous.String()
-	if h.reads {
-		commits = ""
-	}
-	return fmt.Sprintf("%s, goroutines=%d%s", h.name, h.goroutines, commits)
-}
-
-// report prints a table of a heat. Its rounds are those of race.
-func report(out io.Writer, h heat, peers []peer, rounds [][][]result) error {
-	fmt.Fprintf(out, "\n%s: %s; %d rounds of %s\n", h, h.about, len(rounds), h.duration)
-	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	for crew := range rounds[0][0] {
-		name := h.crews(&desk{}, h.goroutines)[crew].name
-		fmt.Fprintf(table, "%s\tratio min\tmedian\tmax\tper s\tp50\tp99\tlongest\tfairness\tfailures\tCPU\tallocs\t\n", name)
-		for at, p := range peers {
-			fmt.Fprintf(table, "%s\t%s\n", p.name, line(of(rounds, at, crew), of(rounds, 0, crew)))
-		}
-	}
-	if err := table.Flush(); err != nil {
-		return err
-	}
-	confess(out, peers, rounds)
+	confess(out, t.peers, rounds)
 	return nil
 }
 
@@ -88,14 +56,13 @@ func of(rounds [][][]result, peer, crew int) []result {
 // line is the row of a table for what one did, compared with what the first did
 // in the same rounds.
 func line(one, first []result) string {
-	ratios, failures := make([]float64, len(one)), 0
-	for i := range one {
-		ratios[i] = first[i].rate / one[i].rate
-		failures += one[i].failures
+	failures := 0
+	for _, r := range one {
+		failures += r.failures
 	}
 	longest := slices.Max(each(one, func(r result) time.Duration { return r.max }))
-	return fmt.Sprintf("%s\t%s\t%s\t%.0f\t%s\t%s\t%s\t%.2f\t%d\t%s\t%.0f\t",
-		ratio(slices.Min(ratios)), ratio(median(ratios)), ratio(slices.Max(ratios)),
+	return fmt.Sprintf("%s\t%.0f\t%s\t%s\t%s\t%.2f\t%d\t%s\t%.0f\t",
+		spread(ratios(one, first, timeEach), "\t"),
 		median(each(one, func(r result) float64 { return r.rate })),
 		milliseconds(median(each(one, func(r result) time.Duration { return r.p50 }))),
 		milliseconds(median(each(one, func(r result) time.Duration { return r.p99 }))),
@@ -106,12 +73,33 @@ func line(one, first []result) string {
 		median(each(one, func(r result) float64 { return r.costs.allocs })))
 }
 
+func serverCPU(one []result) string {
+	return milliseconds(median(each(one, func(r result) time.Duration { return r.costs.server }))) + "\t"
+}
+
+// timeEach is the seconds for one of what succeeded, all goroutines together.
+func timeEach(r result) float64 { return 1 / r.rate }
+
+// ratios are one's figures over those of another in the same round.
+func ratios(one, other []result, figure func(result) float64) []float64 {
+	all := make([]float64, len(one))
+	for i := range one {
+		all[i] = figure(one[i]) / figure(other[i])
+	}
+	return all
+}
+
+// spread is the least of all, the median and the most.
+func spread(all []float64, between string) string {
+	return ratio(slices.Min(all)) + between + ratio(median(all)) + between + ratio(slices.Max(all))
+}
+
 // confess prints an example of each peer's failures.
-func confess(out io.Writer, peers []peer, rounds [][][]result) {
-	for at, p := range peers {
+func confess(out io.Writer, peers []string, rounds [][][]result) {
+	for at, peer := range peers {
 		for crew := range rounds[0][at] {
 			if i := slices.IndexFunc(rounds, func(round [][]result) bool { return round[at][crew].failure != nil }); i >= 0 {
-				fmt.Fprintf(out, "  %s failed, for one: %v\n", p.name, rounds[i][at][crew].failure)
+				fmt.Fprintf(out, "  %s failed, for one: %v\n", peer, rounds[i][at][crew].failure)
 			}
 		}
 	}

@@ -53,6 +53,90 @@ type store interface {
 	Close() error
 }
 
+// sqliteRace is what the options ask for.
+type sqliteRace struct {
+	rounds      int
+	duration    time.Duration
+	dir         string
+	workloads   []workload
+	goroutines  []int
+	synchronous []synchronous
+	peers       []peer
+}
+
+func planSQLite(o options) (start, error) {
+	r := sqliteRace{
+		rounds:   o.rounds,
+		duration: cmp.Or(o.duration, either(o.brief, 300*time.Millisecond, 3*time.Second)),
+		dir:      o.dir,
+	}
+	return r.run, errors.Join(
+		pick(&r.workloads, workloads, o.workloads),
+		pick(&r.peers, peers, o.contenders),
+		pick(&r.synchronous, []synchronous{"full", "normal"}, o.synchronous),
+		numbers(&r.goroutines, cmp.Or(o.goroutines, either(o.brief, "1,64", "1,8,64,256"))),
+	)
+}
+
+// run runs each heat, and prints how the peers compare.
+func (r sqliteRace) run(ctx context.Context, out io.Writer) (err error) {
+	r.dir, err = os.MkdirTemp(r.dir, "thole-bench-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(r.dir)) }()
+	if err := r.introduce(out); err != nil {
+		return err
+	}
+	for _, h := range r.heats() {
+		rounds, err := compete(ctx, r.peers, r.rounds, h.run)
+		if err != nil {
+			return fmt.Errorf("%s: %w", h, err)
+		}
+		if err := report(out, h.comparison(r.peers), rounds); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// introduce prints what the figures depend on.
+func (r sqliteRace) introduce(out io.Writer) error {
+	took, err := syncTime(r.dir)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "Sessions on SQLite: %s, an fsync of 4 KB takes %s ms\n", machine(), milliseconds(took))
+	for _, p := range r.peers {
+		fmt.Fprintf(out, "  %-12s %s\n", p.name, p.how)
+	}
+	fmt.Fprintf(out, "ratio: how many times the rate of %s is the other's, round by round; times in ms;\n", r.peers[0])
+	fmt.Fprintln(out, "fairness: what the slowest goroutine got done, over the mean; CPU and Go's allocs: an operation, of all goroutines.")
+	return nil
+}
+
+// syncTime is the median time that the disk takes for a small write and its
+// fsync. On tmpfs it is nothing.
+func syncTime(dir string) (time.Duration, error) {
+	file, err := os.CreateTemp(dir, "fsync")
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = file.Close() }()
+	took := make([]time.Duration, 21)
+	for i := range took {
+		start := time.Now()
+		if _, err := file.Write(make([]byte, 4096)); err != nil {
+			return 0, err
+		}
+		if err := file.Sync(); err != nil {
+			return 0, err
+		}
+		took[i] = time.Since(start)
+	}
+	return median(took), nil
+}
+
 // heat is a workload under the same terms for all peers.
 type heat struct {
 	workload
@@ -62,11 +146,11 @@ type heat struct {
 	dir         string
 }
 
-// heats are what the options ask for, without what is impossible or the same.
-func heats(o options, dir string) []heat {
+// heats are what the race has, without what is impossible or the same.
+func (r sqliteRace) heats() []heat {
 	var all []heat
-	for _, w := range o.workloads {
-		goroutines, syncs := o.goroutines, o.synchronous
+	for _, w := range r.workloads {
+		goroutines, syncs := r.goroutines, r.synchronous
 		if w.alone {
 			goroutines = []int{1}
 		}
@@ -76,7 +160,7 @@ func heats(o options, dir string) []heat {
 		for _, s := range syncs {
 			for _, n := range goroutines {
 				if n >= w.least {
-					all = append(all, heat{w, n, s, o.duration, dir})
+					all = append(all, heat{w, n, s, r.duration, r.dir})
 				}
 			}
 		}
@@ -84,43 +168,20 @@ func heats(o options, dir string) []heat {
 	return all
 }
 
-// raceSessions runs each heat, round for round, and prints how the peers compare.
-func raceSessions(ctx context.Context, out io.Writer, o options) (err error) {
-	dir, err := os.MkdirTemp(o.dir, "thole-bench-")
-	if err != nil {
-		return err
+func (h heat) String() string {
+	commits := ", synchronous=" + h.synchronous.String()
+	if h.reads {
+		commits = ""
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	if err := introduce(out, o, dir); err != nil {
-		return err
-	}
-	for _, h := range heats(o, dir) {
-		rounds, err := h.race(ctx, o.peers, o.rounds)
-		if err != nil {
-			return fmt.Errorf("%s: %w", h, err)
-		}
-		if err := report(out, h, o.peers, rounds); err != nil {
-			return err
-		}
-	}
-	return nil
+	return fmt.Sprintf("%s, goroutines=%d%s", h.name, h.goroutines, commits)
 }
 
-// race returns the results of each round, peer and crew.
-func (h heat) race(ctx context.Context, peers []peer, rounds int) ([][][]result, error) {
-	all := make([][][]result, rounds)
-	for round := range rounds {
-		all[round] = make([][]result, len(peers))
-		for i := range peers {
-			at := (i + round) % len(peers) // nobody is always first
-			got, err := h.run(ctx, peers[at])
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", peers[at].name, err)
-			}
-			all[round][at] = got
-		}
+func (h heat) comparison(peers []peer) comparison {
+	t := comparison{title: fmt.Sprintf("%s: %s", h, h.about), duration: h.duration, peers: names(peers)}
+	for _, c := range h.crews(&desk{}, h.goroutines) {
+		t.crews = append(t.crews, c.name)
 	}
-	return all, nil
+	return t
 }
 
 // run is one peer's turn on a fresh file.
@@ -151,26 +212,12 @@ func (h heat) run(ctx context.Context, p peer) (_ []result, err error) {
 	return got, d.check(ctx, file)
 }
 
-// load has the goroutines work: first for a fifth of the time to get warm, of
-// which the failures count and nothing else.
+// load has the goroutines work.
 func (h heat) load(ctx context.Context, d *desk) ([]result, error) {
 	if err := terms(ctx, d.store, h.synchronous); err != nil {
 		return nil, err
 	}
-	crews := h.crews(d, h.goroutines)
-	warm, err := load(ctx, crews, h.duration/5)
-	if err != nil {
-		return nil, err
-	}
-	got, err := load(ctx, crews, h.duration)
-	if err != nil {
-		return nil, err
-	}
-	for i := range got {
-		got[i].failures += warm[i].failures
-		got[i].failure = cmp.Or(warm[i].failure, got[i].failure)
-	}
-	return got, ctx.Err()
+	return loadWarm(ctx, h.crews(d, h.goroutines), h.duration/5, h.duration, spent)
 }
 
 // create makes a file with the rows that all begin with. What it returns holds
