@@ -220,7 +220,8 @@ func OpenConfig(ctx context.Context, cfg *Config) (*DB, error) {
 // ends, whether anybody notices that a COMMIT was not replicated as
 // synchronous_commit asks, and whether a connection that was idle is asked for an
 // answer first, a round trip, is up to the pool's own configuration; a Config for
-// [OpenConfig] sees to all three.
+// [OpenConfig] sees to all three. Nothing may deallocate statements when a
+// connection is given back: sessions would fail with SQLSTATE 26000.
 func OpenPool(ctx context.Context, pool *pgxpool.Pool, cfg Config) (*DB, error) {
 	if ctx == nil || pool == nil || cfg.Postgres != nil || cfg.SQLite != nil {
 		return nil, failure(nil, "open database: it takes a ctx, a pool, and a Config without Postgres and SQLite")

@@ -132,7 +132,7 @@ func (c *conn) script(ctx context.Context, query string) (_ Tag, err error) {
 	results := c.wire.Exec(ctx, query)
 	for results.NextResult() {
 		last, _ = results.ResultReader().Close() // its error comes again
-		c.see(last)
+		c.see(last, nil)
 	}
 	err = results.Close()
 	if err == nil && c.controlled {
@@ -143,12 +143,12 @@ func (c *conn) script(ctx context.Context, query string) (_ Tag, err error) {
 
 // see takes note of what a statement says it was, and reports whether one has
 // ended or begun a transaction.
-func (c *conn) see(tag pgconn.CommandTag) (controlled bool) {
+func (c *conn) see(tag pgconn.CommandTag, known *statement) (controlled bool) {
 	switch text := tag.String(); text {
 	case "BEGIN", "START TRANSACTION", "COMMIT", "ROLLBACK", "PREPARE TRANSACTION":
 		c.controlled = true
 	default:
-		if reshapes(text, c.query) {
+		if known == nil && reshapes(text, c.query) || known != nil && known.reshapesBy(text) {
 			c.reshape()
 		}
 	}
@@ -201,7 +201,7 @@ func (c *conn) run(ctx context.Context, query string, args []any, native bool) (
 		return nil, err
 	}
 	r.native = native
-	if err := r.begin(run.known); err != nil {
+	if err := r.begin(); err != nil {
 		return nil, c.judge(run, err)
 	}
 	c.result = r
@@ -239,7 +239,7 @@ func (c *conn) send(ctx context.Context, run *running) (r *result, err error) {
 	if err != nil {
 		return nil, c.judge(run, c.blame(ctx, run, err))
 	}
-	r.traced = traced
+	r.known, r.traced = run.known, traced
 	return r, nil
 }
 

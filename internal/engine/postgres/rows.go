@@ -21,6 +21,7 @@ type result struct {
 	conn   *conn
 	reader *pgconn.ResultReader
 	flight *pgconn.Pipeline // that the statement was sent in, or nil
+	known  *statement       // what it ran by, or nil
 
 	native bool // is read by pgx's types
 	names  []string
@@ -43,7 +44,7 @@ var _ interface {
 
 // begin reads up to the first row, so that a statement which fails before it
 // fails at once.
-func (r *result) begin(known *statement) error {
+func (r *result) begin() error {
 	r.ready = r.reader.NextRow()
 	if !r.ready {
 		if err := r.close(); err != nil {
@@ -54,8 +55,8 @@ func (r *result) begin(known *statement) error {
 		return nil
 	}
 	fields := r.reader.FieldDescriptions()
-	if known != nil && len(known.names) == len(fields) {
-		r.names, r.values = known.names, known.values
+	if r.known != nil && len(r.known.names) == len(fields) {
+		r.names, r.values = r.known.names, r.known.values
 		return nil
 	}
 	r.names, r.values = columns(fields, r.conn.types())
@@ -72,7 +73,7 @@ func (r *result) close() error {
 	if r.flight != nil {
 		r.err = cmp.Or(r.err, r.flight.Close())
 	}
-	if r.err == nil && r.conn.see(r.tag) {
+	if r.err == nil && r.conn.see(r.tag, r.known) {
 		r.err = errControlled
 	}
 	if r.err == nil && r.conn.autocommits && r.conn.missedStandbys() {

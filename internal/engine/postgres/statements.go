@@ -58,6 +58,17 @@ type statement struct {
 	native  []int16                      // those that pgx's types read best
 	names   []string                     // of its columns
 	values  []converter
+
+	seen, reshapes bool // it has run, and changes what others mean
+}
+
+// reshapesBy reports whether the statement changes what others mean, going by its
+// tag when it ran for the first time.
+func (s *statement) reshapesBy(tag string) bool {
+	if !s.seen {
+		s.seen, s.reshapes = true, reshapes(tag, s.key)
+	}
+	return s.reshapes
 }
 
 // newStatement is a statement of a name, or of "", as the server described it.
