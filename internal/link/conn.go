@@ -306,7 +306,7 @@ func (c *conn) decide(p *parcel) (fate Fate, lost bool) {
 		fate = l.judge(p.Message)
 		lost = fate.Ends == Before
 	}
-	c.note(p, lost)
+	c.note(p, fate, lost)
 	c.greeted = c.greeted || ready
 	if p.Sent {
 		c.dealt += len(p.data)
@@ -316,9 +316,14 @@ func (c *conn) decide(p *parcel) (fate Fate, lost bool) {
 }
 
 // note counts a message, and logs it.
-func (c *conn) note(p *parcel, lost bool) {
-	e := entry{Message: p.Message, lost: lost}
-	if !p.Sent && !lost {
+func (c *conn) note(p *parcel, fate Fate, lost bool) {
+	e := entry{Message: p.Message}
+	switch {
+	case lost:
+		e.arrives = " (lost)"
+	case fate.Ends == Inside:
+		e.arrives = " (half)"
+	case !p.Sent:
 		e.answers = c.asked && c.greeted
 		c.asked = false
 	}

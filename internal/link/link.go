@@ -38,8 +38,8 @@ type Link struct {
 // entry is a message in the log.
 type entry struct {
 	Message
-	answers bool // is the first that the server said to what was sent
-	lost    bool
+	answers bool   // is the first that the server said to what was sent
+	arrives string // what does not quite
 }
 
 // Stand puts the link between the pool that is made of cfg and its server.
@@ -303,10 +303,7 @@ func (l *Link) Since(mark int) string {
 		} else {
 			b.WriteString("\n" + e.direction())
 		}
-		b.WriteString(e.String())
-		if e.lost {
-			b.WriteString(" (lost)")
-		}
+		b.WriteString(e.String() + e.arrives)
 		last = e.Message
 	}
 	return strings.TrimPrefix(b.String(), "\n")
