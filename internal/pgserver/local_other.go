@@ -4,6 +4,7 @@ package pgserver
 
 import (
 	"context"
+	"errors"
 	"runtime"
 )
 
@@ -11,6 +12,12 @@ import (
 func local(context.Context, ...string) (*Server, []Passed, error) {
 	return nil, []Passed{{"local programs", "not on " + runtime.GOOS + ": set DBTEST_URL to a server's URL"}}, nil
 }
+
+// Kill kills nothing: there is no server of our own.
+func (*Server) Kill() error { return errors.ErrUnsupported }
+
+// Restart starts nothing.
+func (*Server) Restart(context.Context) error { return errors.ErrUnsupported }
 
 // localPooler finds nothing, as local does.
 func localPooler(context.Context, string) (*Server, []Passed, error) {

@@ -46,6 +46,9 @@ type Server struct {
 	// lifeline keeps a local server alive until it is closed, which happens at
 	// the end of the process, or when nothing refers to it.
 	lifeline *os.File
+
+	// pidFile is where a local server says that it is ready.
+	pidFile string
 }
 
 // Passed says why a provider of servers was passed over.

@@ -25,13 +25,18 @@ const maxSocketPath = 103
 // standard input, which is ours, and cleans up. File 3 is left to the server
 // alone, file 4 to the watcher.
 //
+// A line there means that the server was killed, and shall run again.
+//
 // SIGQUIT has the server drop everything at once, and its shared memory too,
 // which SIGKILL would leak. But a shell starts what runs beside it with SIGQUIT
 // ignored, so SIGTERM precedes it for a server that hasn't yet set its handlers.
 const watch = `
 "$@" </dev/null 4>&- &
 exec 3>&-
-read -r _
+while read -r _; do
+	wait
+	"$@" </dev/null 4>&- &
+done
 kill -TERM $!
 kill -QUIT $!
 wait
@@ -82,7 +87,7 @@ func (h host) serve(ctx context.Context, dir string, lock *os.File) (*Server, er
 	if err != nil {
 		return nil, err
 	}
-	return &Server{URL: serverURL(string(password), sockets, port), Provider: h.bin, lifeline: lifeline}, nil
+	return &Server{URL: serverURL(string(password), sockets, port), Provider: h.bin, lifeline: lifeline, pidFile: pidFile}, nil
 }
 
 // run has the watcher run a server in dir, and returns when ready reports that

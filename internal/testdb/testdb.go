@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -51,8 +52,25 @@ func PgBouncer(tb testing.TB) string {
 	return within(tb, find(tb, pgserver.FindPooler), name)
 }
 
+// PostgresToKill returns a server of the test's own that keeps what it has
+// acknowledged when it is killed. Without the programs for one it does as
+// [Postgres] does.
+func PostgresToKill(tb testing.TB) *pgserver.Server {
+	tb.Helper()
+	server := findServer(tb, func(ctx context.Context) (*pgserver.Server, error) {
+		return pgserver.Start(ctx, "synchronous_commit=on", "full_page_writes=on")
+	})
+	tb.Cleanup(func() { runtime.KeepAlive(server) })
+	return server
+}
+
 // find returns the URL of a server, or skips or fails the test.
 func find(tb testing.TB, in func(context.Context) (*pgserver.Server, error)) string {
+	tb.Helper()
+	return findServer(tb, in).URL
+}
+
+func findServer(tb testing.TB, in func(context.Context) (*pgserver.Server, error)) *pgserver.Server {
 	tb.Helper()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(tb.Context()), time.Minute)
 	defer cancel()
@@ -67,7 +85,7 @@ func find(tb testing.TB, in func(context.Context) (*pgserver.Server, error)) str
 	if err != nil {
 		tb.Fatal(err)
 	}
-	return server.URL
+	return server
 }
 
 // newDatabase makes a database that is dropped when the test has ended, and
