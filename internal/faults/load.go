@@ -1,7 +1,8 @@
-// Package faults tests that SQLite's sessions keep their word when the disk
-// fails, when it is full, and when the process is killed. The load is made of
+// Package faults tests that sessions keep their word when all else fails. On
+// SQLite the disk fails or is full, and the process is killed; the load is made of
 // sessions that read lists and append to them, so that package history can tell
-// whether what they were told can be true.
+// whether what they were told can be true. On PostgreSQL connections end at any
+// message, and the server is killed; there rows have a marker of who made them.
 package faults
 
 import (
