@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"slices"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -161,4 +162,36 @@ func (k *statements) forget(key string) {
 	}
 	k.recent.Remove(at)
 	delete(k.byKey, key)
+}
+
+// reshape forgets what is known of statements, as they may be others now, and
+// once more when the session ends, which may undo that.
+func (c *conn) reshape() {
+	c.reshaped = true
+	c.known.forgetAll()
+}
+
+// settle is called when the session ends, or a part of it is undone.
+func (c *conn) settle() {
+	if c.reshaped {
+		c.known.forgetAll()
+	}
+}
+
+// reshapes reports whether a statement, of which the text and the tag are given,
+// may have changed what others mean: the schema, the path in which their names are
+// looked up, or that they are prepared.
+func reshapes(tag, query string) bool {
+	verb, _, _ := strings.Cut(tag, " ")
+	switch verb {
+	case "", "INSERT", "UPDATE", "DELETE", "MERGE", "FETCH", "MOVE", "COPY", "SHOW", "EXPLAIN",
+		"LOCK", "TRUNCATE", "NOTIFY", "LISTEN", "UNLISTEN", "DECLARE", "CLOSE", "ANALYZE", "VACUUM":
+		return false
+	case "SELECT": // also the tag of CREATE TABLE AS
+		return !isKept(query) && hasFold(query, "create") || hasFold(query, "set_config") ||
+			equalFold(firstWord(query), "select") && hasFold(query, "into")
+	case "SET", "RESET":
+		return hasFold(query, "search_path") || hasFold(query, "role") || hasFold(query, "authorization") || hasFold(query, "all")
+	}
+	return true
 }
