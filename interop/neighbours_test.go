@@ -18,7 +18,13 @@ type neighbour struct {
 
 	// alone adds an item outside any session; nil where that isn't possible.
 	alone func(ctx context.Context, db *thole.DB, name string) error
+
+	// on are the engines it runs on. Default: both.
+	on []thole.Engine
 }
+
+// postgres is for what is written for pgx.
+var postgres = []thole.Engine{thole.Postgres}
 
 var errUndo = errors.New("undo")
 
@@ -27,7 +33,7 @@ var errUndo = errors.New("undo")
 // session's.
 func (n neighbour) hold(t *testing.T) {
 	t.Helper()
-	dbtest.EachDatabase(t, func(t *testing.T, db *thole.DB) {
+	dbtest.Config{Engines: n.on}.EachDatabase(t, func(t *testing.T, db *thole.DB) {
 		ctx := t.Context()
 		if _, err := db.ExecContext(ctx, "create table items (id integer primary key, name text not null unique)"); err != nil {
 			t.Fatal(err)
