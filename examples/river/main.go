@@ -1,5 +1,6 @@
 // Command river inserts a job of River in a session of thole: the order and the
-// job that ships it are committed together, or neither is.
+// job that ships it are committed together, or neither is. On PostgreSQL River
+// runs on pgx, by riverpgxv5.
 //
 //	go run .
 //	DATABASE_URL=postgres://user:password@localhost/db go run .
@@ -21,7 +22,7 @@ import (
 
 	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/riverdriver"
-	"github.com/riverqueue/river/riverdriver/riverdatabasesql"
+	"github.com/riverqueue/river/riverdriver/riverpgxv5"
 	"github.com/riverqueue/river/riverdriver/riversqlite"
 	"github.com/riverqueue/river/rivermigrate"
 
@@ -66,8 +67,17 @@ func run(ctx context.Context, out io.Writer, databaseURL string) error {
 	if _, err := db.ExecContext(ctx, "CREATE TABLE IF NOT EXISTS orders (id integer PRIMARY KEY, paid boolean NOT NULL)"); err != nil {
 		return err
 	}
+	if db.Engine() == thole.Postgres {
+		return sell(ctx, out, db, riverpgxv5.New(db.Pool()), (*thole.Tx).Pgx)
+	}
+	return sell(ctx, out, db, riversqlite.New(db.Sqlx().DB), func(tx *thole.Tx) *sql.Tx { return tx.Sqlx().Tx })
+}
+
+// sell sells and ships an order. A program for one engine has no need of view: it
+// says client.InsertTx(ctx, tx.Pgx(), …).
+func sell[T any](ctx context.Context, out io.Writer, db *thole.DB, driver riverdriver.Driver[T], view func(*thole.Tx) T) error {
 	worker := &shipper{shipped: make(chan int64)}
-	client, err := newClient(ctx, db, worker)
+	client, err := newClient(ctx, driver, worker)
 	if err != nil {
 		return err
 	}
@@ -77,7 +87,7 @@ func run(ctx context.Context, out io.Writer, databaseURL string) error {
 			if _, err := tx.ExecContext(ctx, "INSERT INTO orders (id, paid) VALUES (?, ?)", id, paid); err != nil {
 				return err
 			}
-			if _, err := client.InsertTx(ctx, tx.Sqlx().Tx, ship{id}, nil); err != nil {
+			if _, err := client.InsertTx(ctx, view(tx), ship{id}, nil); err != nil {
 				return err
 			}
 			if !paid {
@@ -96,12 +106,8 @@ func run(ctx context.Context, out io.Writer, databaseURL string) error {
 	return client.Stop(ctx)
 }
 
-// newClient makes River's tables and a client over thole's view.
-func newClient(ctx context.Context, db *thole.DB, worker *shipper) (*river.Client[*sql.Tx], error) {
-	var driver riverdriver.Driver[*sql.Tx] = riverdatabasesql.New(db.Sqlx().DB)
-	if db.Engine() == thole.SQLite {
-		driver = riversqlite.New(db.Sqlx().DB)
-	}
+// newClient makes River's tables and a client.
+func newClient[T any](ctx context.Context, driver riverdriver.Driver[T], worker *shipper) (*river.Client[T], error) {
 	quiet := slog.New(slog.DiscardHandler)
 	migrator, err := rivermigrate.New(driver, &rivermigrate.Config{Logger: quiet})
 	if err != nil {
