@@ -89,7 +89,7 @@ func (h *pgxHandle) Exec(ctx context.Context, text string, args ...any) (tag pgc
 			tag, err = on.ExecNative(st.ctx, text, args)
 			return nil, err
 		}
-		conn, err := on.Native(st.ctx, text)
+		conn, err := on.Native(st.ctx, text, text)
 		if err == nil {
 			tag, err = conn.Exec(st.ctx, text, args...)
 		}
@@ -126,7 +126,7 @@ func (h *pgxHandle) query(c *conn, call *call, text string, args []any) (pgx.Row
 			}
 			return driverRows{rows}, err
 		}
-		conn, err := on.Native(st.ctx, text)
+		conn, err := on.Native(st.ctx, text, text)
 		if err == nil {
 			got, err = conn.Query(st.ctx, text, args...) //nolint:sqlclosecheck // the caller's to close
 		}
@@ -195,7 +195,9 @@ func (h *pgxHandle) SendBatch(ctx context.Context, batch *pgx.Batch) pgx.BatchRe
 	c.reads = true
 	var sent pgx.BatchResults
 	kept, err := c.query(call, text, nil, func(st *statement) (driver.Rows, error) {
+		texts := make([]string, 0, batch.Len())
 		for _, queued := range batch.QueuedQueries {
+			texts = append(texts, queued.SQL)
 			if verb := sqltext.Control(h.db.engine.Dialect(), queued.SQL); verb != 0 {
 				return nil, refused(adviceFor(verb))
 			}
@@ -203,7 +205,7 @@ func (h *pgxHandle) SendBatch(ctx context.Context, batch *pgx.Batch) pgx.BatchRe
 				return nil, err
 			}
 		}
-		conn, err := st.conn.(postgres.Native).Native(st.ctx, text)
+		conn, err := st.conn.(postgres.Native).Native(st.ctx, text, texts...)
 		if err != nil {
 			return nil, err
 		}

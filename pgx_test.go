@@ -229,6 +229,34 @@ func TestPgxIsGuarded(t *testing.T) {
 	})
 }
 
+// TestPgxRowsEndWithTheirBatch reads on when another query has the connection.
+func TestPgxRowsEndWithTheirBatch(t *testing.T) {
+	t.Parallel()
+	db := onPostgres(t, testdb.Postgres(t), single)
+	ctx := t.Context()
+	batch := new(pgx.Batch)
+	batch.Queue("select generate_series(1, 5)")
+	batch.Queue("select 1")
+	results := db.Pgx().SendBatch(ctx, batch)
+	rows, err := results.Query()
+	if err != nil || !rows.Next() {
+		t.Errorf("no rows, error %v", err)
+	}
+	if err := results.Close(); err != nil {
+		t.Error(err)
+	}
+	other, err := db.Pgx().Query(ctx, "select 77 from generate_series(1, 5)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if rows.Next() {
+		t.Error("rows go on when their batch has been closed")
+	}
+	if got, err := pgx.CollectRows(other, pgx.RowTo[int]); err != nil || len(got) != 5 {
+		t.Errorf("the other query: got %v, error %v, want five", got, err)
+	}
+}
+
 // TestPgxBeneath uses what thole can't look at, and ends the transaction there.
 func TestPgxBeneath(t *testing.T) {
 	t.Parallel()

@@ -226,14 +226,74 @@ func (b *pgxBatch) cut(err error) error {
 	return b.kept.st.cut(err)
 }
 
-// batchRows are the rows of one of its statements.
+// batchRows are the rows of one of its statements. They end with it.
 type batchRows struct {
 	pgx.Rows
 	batch *pgxBatch
 }
 
+// lock reports whether the batch is open still, and keeps it so until unlock.
+func (r batchRows) lock() (open bool, unlock func()) {
+	kept := r.batch.kept
+	kept.mu.Lock()
+	return !kept.closed, kept.mu.Unlock
+}
+
+// Next implements [pgx.Rows].
+func (r batchRows) Next() bool {
+	open, unlock := r.lock()
+	defer unlock()
+	return open && r.Rows.Next()
+}
+
+// Scan implements [pgx.Rows].
+func (r batchRows) Scan(dest ...any) error {
+	open, unlock := r.lock()
+	defer unlock()
+	if !open {
+		return r.batch.kept.st.whyClosed()
+	}
+	return r.Rows.Scan(dest...)
+}
+
+// Values implements [pgx.Rows].
+func (r batchRows) Values() ([]any, error) {
+	open, unlock := r.lock()
+	defer unlock()
+	if !open {
+		return nil, r.batch.kept.st.whyClosed()
+	}
+	return r.Rows.Values()
+}
+
+// RawValues implements [pgx.Rows].
+func (r batchRows) RawValues() [][]byte {
+	open, unlock := r.lock()
+	defer unlock()
+	if !open {
+		return nil
+	}
+	return r.Rows.RawValues()
+}
+
+// Close implements [pgx.Rows].
+func (r batchRows) Close() {
+	open, unlock := r.lock()
+	defer unlock()
+	if open {
+		r.Rows.Close()
+	}
+}
+
 // Err implements [pgx.Rows].
-func (r batchRows) Err() error { return r.batch.cut(r.Rows.Err()) }
+func (r batchRows) Err() error {
+	open, unlock := r.lock()
+	defer unlock()
+	if !open {
+		return r.batch.kept.cause
+	}
+	return r.batch.cut(r.Rows.Err())
+}
 
 // noBatch are the results of a batch that was not sent.
 type noBatch struct{ err error }

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/tholedb/thole"
 	"github.com/tholedb/thole/internal/link"
 	"github.com/tholedb/thole/internal/testdb"
@@ -96,6 +98,20 @@ func TestRoundTrips(t *testing.T) {
 			c.want(t, "options", 4, session(full, times(3, updateOne)))
 			c.want(t, "by pgx", 2, session(plain, func(tx *thole.Tx) error {
 				return tx.Pgx().QueryRow(tx.Context(), "update t set n = n + 1 where id = $1 returning n", 1).Scan(new(int))
+			}))
+			insert := func(tx *thole.Tx) error {
+				batch := new(pgx.Batch)
+				batch.Queue("update t set n = n + 1 where id = $1", 1)
+				return errors.Join(times(1, updateOne)(tx), tx.Pgx().SendBatch(tx.Context(), batch).Close(), times(1, updateOne)(tx))
+			}
+			c.want(t, "a batch that pgx does not know", 5, session(plain, insert))
+			c.want(t, "a batch", 4, session(plain, insert))
+			c.want(t, "the connection", 2, session(plain, func(tx *thole.Tx) error {
+				err := times(1, updateOne)(tx)
+				if tx.Pgx().Conn() == nil {
+					t.Error("there is none")
+				}
+				return err
 			}))
 			c.want(t, "a text without arguments", 2, session(plain, func(tx *thole.Tx) error {
 				_, err := tx.ExecContext(tx.Context(), "update t set n = 0 where id = 1")

@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -19,9 +20,10 @@ type Native interface {
 	// what it says it was.
 	ExecNative(ctx context.Context, query string, args []any) (pgconn.CommandTag, error)
 
-	// Native gives the connection for what runs on nothing else. query is the text
-	// that runs there, for messages. In a session its transaction has begun.
-	Native(ctx context.Context, query string) (*pgx.Conn, error)
+	// Native gives the connection for what runs on nothing else. query says what
+	// that is, for messages, and texts are the statements that run there, as far
+	// as they are known. In a session its transaction has begun.
+	Native(ctx context.Context, query string, texts ...string) (*pgx.Conn, error)
 
 	// Refuse says why a text must not run on that connection, or nil.
 	Refuse(query string) error
@@ -56,19 +58,19 @@ func (a *auto) ExecNative(ctx context.Context, query string, args []any) (pgconn
 }
 
 // Native implements [Native].
-func (s *session) Native(ctx context.Context, query string) (*pgx.Conn, error) {
+func (s *session) Native(ctx context.Context, query string, texts ...string) (*pgx.Conn, error) {
 	if err := s.begin(ctx); err != nil {
 		return nil, err
 	}
-	return s.conn.lend(ctx, query)
+	return s.conn.lend(ctx, query, texts)
 }
 
 // Native implements [Native].
-func (a *auto) Native(ctx context.Context, query string) (*pgx.Conn, error) {
-	return a.lend(ctx, query)
+func (a *auto) Native(ctx context.Context, query string, texts ...string) (*pgx.Conn, error) {
+	return a.lend(ctx, query, texts)
 }
 
-func (c *conn) lend(ctx context.Context, query string) (*pgx.Conn, error) {
+func (c *conn) lend(ctx context.Context, query string, texts []string) (*pgx.Conn, error) {
 	if err := c.start(ctx, query); err != nil {
 		return nil, err
 	}
@@ -76,7 +78,9 @@ func (c *conn) lend(ctx context.Context, query string) (*pgx.Conn, error) {
 		return nil, err
 	}
 	c.sent, c.used = true, true
-	c.reshape() // nobody looks at what runs there
+	if slices.ContainsFunc(texts, mayReshape) {
+		c.reshape()
+	}
 	return c.pgx, nil
 }
 

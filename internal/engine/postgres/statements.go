@@ -195,3 +195,11 @@ func reshapes(tag, query string) bool {
 	}
 	return true
 }
+
+// mayReshape is [reshapes] for a statement that has not told its tag.
+func mayReshape(query string) bool {
+	if isKept(query) {
+		return reshapes("SELECT", query)
+	}
+	return reshapes(strings.ToUpper(firstWord(query)), query)
+}
