@@ -13,7 +13,8 @@ import (
 	"github.com/tholedb/thole/internal/engine"
 )
 
-// endTimeout bounds the farewell to a connection that is given up.
+// endTimeout bounds what is said to the server on behalf of nobody: the end of a
+// transaction that nobody waits for, the farewell to a connection that is given up.
 const endTimeout = 5 * time.Second
 
 // conn is a connection that was taken from the pool: what session and auto have
@@ -140,6 +141,14 @@ func (c *conn) end(ctx context.Context, text string) (string, error) {
 		err = withContext(ctx, err)
 	}
 	return tag.String(), err
+}
+
+// endAlone is end where nobody waits: after a while the connection is given up.
+func (c *conn) endAlone(text string) error {
+	_ = c.wire.Conn().SetDeadline(time.Now().Add(endTimeout)) // fails only on a connection that is closed
+	_, err := c.wire.ExecParams(context.Background(), text, nil, nil, nil, nil).Close()
+	_ = c.wire.Conn().SetDeadline(time.Time{}) // as above
+	return err
 }
 
 // giveBack gives the connection to the pool, rolled back and with no rows open.

@@ -277,19 +277,18 @@ func (s *session) rollBack(ctx context.Context, cause error) error {
 // what the server says.
 func (s *session) finish(ctx context.Context, text string) {
 	s.conn.settle()
-	ctx = context.WithoutCancel(ctx) // whose deadline is nobody's any more
-	go func() {                      // the pool waits for it when it is closed
-		_, err := s.conn.end(ctx, text)
+	go func() { // the pool waits for it when it is closed
+		err := s.conn.endAlone(text)
 		if err == nil {
 			s.conn.release() // the pool destroys a connection that isn't idle
 			return
 		}
 		level := slog.LevelDebug // the connection was gone, and the transaction with it
-		if isContext(err) {
+		if pgconn.Timeout(err) {
 			level = slog.LevelWarn
 		}
 		s.engine.env.Log.Log(ctx, level, "thole: gave up a connection on which "+text+" failed",
-			"database", s.engine.name, "error", s.conn.explain(ctx, err).Error())
+			"database", s.engine.name, "error", s.conn.explain(context.Background(), err).Error())
 		s.conn.destroy()
 	}()
 }
