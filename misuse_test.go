@@ -303,6 +303,9 @@ func TestCopyOverConnection(t *testing.T) {
 			if !errors.Is(err, errors.ErrUnsupported) || !errors.Is(inside, errors.ErrUnsupported) {
 				t.Errorf("%s: got errors %v and %v, want ErrUnsupported", text, err, inside)
 			}
+			if err := db.Pgx().SendBatch(t.Context(), queued(text)).Close(); !errors.Is(err, errors.ErrUnsupported) {
+				t.Errorf("%s in a batch: got error %v, want ErrUnsupported", text, err)
+			}
 		}
 		if _, err := db.ExecContext(t.Context(), "select 'copy parent from stdin'"); err != nil {
 			t.Error(err)

@@ -201,9 +201,6 @@ func (h *pgxHandle) SendBatch(ctx context.Context, batch *pgx.Batch) pgx.BatchRe
 			if verb := sqltext.Control(h.db.engine.Dialect(), queued.SQL); verb != 0 {
 				return nil, refused(adviceFor(verb))
 			}
-			if err := st.conn.(postgres.Native).Refuse(queued.SQL); err != nil {
-				return nil, err
-			}
 		}
 		conn, err := st.conn.(postgres.Native).Native(st.ctx, text, texts...)
 		if err != nil {
@@ -374,7 +371,7 @@ func (t *pgxTx) LargeObjects() pgx.LargeObjects {
 func (t *pgxTx) Prepare(ctx context.Context, name, text string) (described *pgconn.StatementDescription, err error) {
 	c, call := t.at(ctx, text)
 	_, err = c.exec(call, text, nil, func(st *statement) (driver.Result, error) {
-		conn, err := st.conn.(postgres.Native).Native(st.ctx, text)
+		conn, err := st.conn.(postgres.Native).Native(st.ctx, text, text)
 		if err == nil {
 			described, err = conn.Prepare(st.ctx, name, text)
 		}

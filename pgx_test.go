@@ -126,6 +126,15 @@ func useNestedPgx(t *testing.T, ctx context.Context, db thole.Pgx, id int) {
 	}
 }
 
+// queued is a batch of the texts.
+func queued(texts ...string) *pgx.Batch {
+	batch := new(pgx.Batch)
+	for _, text := range texts {
+		batch.Queue(text)
+	}
+	return batch
+}
+
 // TestPgxFails has statements fail: the error is thole's, and pgx's too, and the
 // session is not kept.
 func TestPgxFails(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -253,6 +254,22 @@ func TestReadOnlyStays(t *testing.T) {
 		err := db.WithSession(t.Context(), func(tx *thole.Tx) error { return tx.WithSessionOptions(t.Context(), readOnly, write) })
 		if err == nil {
 			t.Errorf("%s: wrote in a nested read-only session", text)
+		}
+		if strings.Contains(text, ";") {
+			continue // the protocol of these takes one
+		}
+		for name, run := range map[string]func(tx pgx.Tx){
+			"Exec":      func(tx pgx.Tx) { _, _ = tx.Exec(t.Context(), text, pgx.QueryExecModeExec) },
+			"SendBatch": func(tx pgx.Tx) { _ = tx.SendBatch(t.Context(), queued(text)).Close() },
+		} {
+			err := db.WithSessionOptions(t.Context(), readOnly, func(tx *thole.Tx) error {
+				run(tx.Pgx())
+				_, err := tx.ExecContext(t.Context(), "insert into t values (1)")
+				return err
+			})
+			if err == nil {
+				t.Errorf("%s by pgx's %s: wrote in a read-only session", text, name)
+			}
 		}
 	}
 	if got, err := thole.One[int](t.Context(), db, "select count(*) from t"); err != nil || got != 0 {

@@ -20,13 +20,11 @@ type Native interface {
 	// what it says it was.
 	ExecNative(ctx context.Context, query string, args []any) (pgconn.CommandTag, error)
 
-	// Native gives the connection for what runs on nothing else. query says what
-	// that is, for messages, and texts are the statements that run there, as far
-	// as they are known. In a session its transaction has begun.
+	// Native gives the connection for what runs on nothing else, or says why that
+	// must not run. query says what it is, for messages, and texts are the
+	// statements that run there, as far as they are known. In a session its
+	// transaction has begun.
 	Native(ctx context.Context, query string, texts ...string) (*pgx.Conn, error)
-
-	// Refuse says why a text must not run on that connection, or nil.
-	Refuse(query string) error
 }
 
 var _, _ Native = (*session)(nil), (*auto)(nil)
@@ -59,6 +57,11 @@ func (a *auto) ExecNative(ctx context.Context, query string, args []any) (pgconn
 
 // Native implements [Native].
 func (s *session) Native(ctx context.Context, query string, texts ...string) (*pgx.Conn, error) {
+	for _, text := range texts {
+		if err := s.refuse(text); err != nil {
+			return nil, err
+		}
+	}
 	if err := s.begin(ctx); err != nil {
 		return nil, err
 	}
@@ -74,6 +77,9 @@ func (c *conn) lend(ctx context.Context, query string, texts []string) (*pgx.Con
 	if err := c.start(ctx, query); err != nil {
 		return nil, err
 	}
+	if slices.ContainsFunc(texts, copiesOverConnection) {
+		return nil, errCopy
+	}
 	if err := c.catchUp(ctx); err != nil {
 		return nil, err
 	}
@@ -83,17 +89,6 @@ func (c *conn) lend(ctx context.Context, query string, texts []string) (*pgx.Con
 	}
 	return c.pgx, nil
 }
-
-// Refuse implements [Native].
-func (s *session) Refuse(query string) error {
-	if (s.opts.ReadOnly || s.reading > 0) && setsMode(query) {
-		return errMode
-	}
-	return nil
-}
-
-// Refuse implements [Native].
-func (a *auto) Refuse(string) error { return nil }
 
 func (c *conn) rows(ctx context.Context, query string, args []any) (*Rows, error) {
 	r, err := c.run(ctx, query, args, true)

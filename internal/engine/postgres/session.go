@@ -52,7 +52,7 @@ func (s *session) PrepareContext(ctx context.Context, query string) (driver.Stmt
 // begun the transaction nothing can have been done: where the connection was
 // dead, or what was known of the statement is out of date, it is sent once more.
 func on[T any](ctx context.Context, s *session, query string, run func(*conn) (T, error)) (none T, _ error) {
-	if err := s.Refuse(query); err != nil {
+	if err := s.refuse(query); err != nil {
 		return none, err
 	}
 	if s.ahead.begun {
@@ -71,6 +71,14 @@ func on[T any](ctx context.Context, s *session, query string, run func(*conn) (T
 		return got, failed
 	}
 	return run(s.conn)
+}
+
+// refuse says why a text must not run in the session, or nil.
+func (s *session) refuse(query string) error {
+	if (s.opts.ReadOnly || s.reading > 0) && setsMode(query) {
+		return errMode
+	}
+	return nil
 }
 
 // connect takes a connection for the first statement.

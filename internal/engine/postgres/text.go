@@ -10,7 +10,7 @@ import (
 // errCopy refuses what would leave both sides waiting for the other, or throw
 // away what comes.
 var errCopy = &engine.Error{
-	Message: "COPY from STDIN or to STDOUT sends no rows this way; use INSERT and SELECT, or COPY with a file of the server's",
+	Message: "COPY from STDIN or to STDOUT sends no rows this way; use InsertAll, Pgx's CopyFrom or SELECT, or COPY with a file of the server's",
 	Err:     errors.ErrUnsupported,
 }
 
