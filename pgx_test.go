@@ -214,6 +214,7 @@ func TestPgxIsGuarded(t *testing.T) {
 		}
 		var late pgx.Tx
 		var rows pgx.Rows
+		var results pgx.BatchResults
 		err := db.WithSession(ctx, func(tx *thole.Tx) (err error) {
 			late = tx.Pgx()
 			rows, err = late.Query(ctx, "select generate_series(1, 100000)") //nolint:sqlclosecheck // left open
@@ -233,6 +234,19 @@ func TestPgxIsGuarded(t *testing.T) {
 		}
 		if _, err := late.Exec(ctx, "insert into t values (8)"); !errors.Is(err, thole.ErrTxDone) {
 			t.Errorf("after the session: got error %v, want ErrTxDone", err)
+		}
+		err = db.WithSession(ctx, func(tx *thole.Tx) error {
+			results = tx.Pgx().SendBatch(ctx, queued("select 1", "select 2"))
+			return nil
+		})
+		if !errors.Is(err, thole.ErrRowsOpen) {
+			t.Errorf("batch left open: got error %v, want ErrRowsOpen", err)
+		}
+		if _, err := results.Exec(); !errors.Is(err, thole.ErrTxDone) {
+			t.Errorf("Exec of a batch after the session: got error %v, want ErrTxDone", err)
+		}
+		if err := results.QueryRow().Scan(new(int)); !errors.Is(err, thole.ErrTxDone) {
+			t.Errorf("QueryRow of a batch after the session: got error %v, want ErrTxDone", err)
 		}
 		wantIDs(t, db)
 	})
@@ -328,6 +342,11 @@ func TestPgxShowsNoValues(t *testing.T) {
 			},
 			"argument": func() error { _, err := db.Pgx().Exec(ctx, "insert into t values ($1)", secret+"x"); return err },
 			"scan":     func() error { return db.Pgx().QueryRow(ctx, "select 411111111111111 * 10 + 1").Scan(new(int16)) },
+			"scan of a batch": func() error {
+				results := db.Pgx().SendBatch(ctx, queued("select 411111111111111 * 10 + 1"))
+				defer func() { _ = results.Close() }()
+				return results.QueryRow().Scan(new(int16))
+			},
 		} {
 			err := fail()
 			if err == nil || strings.Contains(err.Error(), secret) || errors.Is(err, thole.ErrTimeout) {

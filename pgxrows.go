@@ -65,7 +65,7 @@ func (r *pgxRows) Scan(dest ...any) error {
 	}
 	err := r.Rows.Scan(dest...)
 	if err != nil {
-		r.err = r.unscanned(err)
+		r.err = r.kept.st.unscanned(err)
 		r.close()
 		return r.err
 	}
@@ -74,12 +74,12 @@ func (r *pgxRows) Scan(dest ...any) error {
 
 // unscanned says which column could not be scanned. The error of pgx has the
 // value.
-func (r *pgxRows) unscanned(err error) error {
+func (st *statement) unscanned(err error) error {
 	told := failure(nil, "read rows: a row can't be scanned")
 	if at, ok := errors.AsType[pgx.ScanArgError](err); ok {
 		told = failure(nil, "read rows: column %q can't be scanned", at.FieldName)
 	}
-	told.Engine, told.Query, told.Err = Postgres, r.kept.st.query, err
+	told.Engine, told.Query, told.Err = Postgres, st.query, err
 	return told
 }
 
@@ -90,7 +90,11 @@ func (r *pgxRows) Values() ([]any, error) {
 	if r.kept.closed {
 		return nil, r.kept.st.whyClosed()
 	}
-	return r.Rows.Values()
+	values, err := r.Rows.Values()
+	if err != nil {
+		return nil, r.kept.st.unscanned(err)
+	}
+	return values, nil
 }
 
 // RawValues implements [pgx.Rows].
@@ -111,6 +115,13 @@ func (r *pgxRows) FieldDescriptions() []pgconn.FieldDescription {
 		return nil // the connection may be somebody else's
 	}
 	return r.Rows.FieldDescriptions()
+}
+
+// CommandTag implements [pgx.Rows].
+func (r *pgxRows) CommandTag() pgconn.CommandTag {
+	r.kept.mu.Lock()
+	defer r.kept.mu.Unlock()
+	return r.Rows.CommandTag()
 }
 
 // Close implements [pgx.Rows].
@@ -194,12 +205,23 @@ func (driverBatch) Next([]driver.Value) error { return io.EOF }
 
 // Exec implements [pgx.BatchResults].
 func (b *pgxBatch) Exec() (pgconn.CommandTag, error) {
+	b.kept.mu.Lock()
+	defer b.kept.mu.Unlock()
+	if b.kept.closed {
+		return pgconn.CommandTag{}, b.kept.st.whyClosed()
+	}
 	tag, err := b.BatchResults.Exec()
 	return tag, b.cut(err)
 }
 
 // Query implements [pgx.BatchResults].
 func (b *pgxBatch) Query() (pgx.Rows, error) {
+	b.kept.mu.Lock()
+	defer b.kept.mu.Unlock()
+	if b.kept.closed {
+		err := b.kept.st.whyClosed()
+		return &noRows{err: err}, err
+	}
 	rows, err := b.BatchResults.Query()
 	return batchRows{rows, b}, b.cut(err)
 }
@@ -253,7 +275,10 @@ func (r batchRows) Scan(dest ...any) error {
 	if !open {
 		return r.batch.kept.st.whyClosed()
 	}
-	return r.Rows.Scan(dest...)
+	if err := r.Rows.Scan(dest...); err != nil {
+		return r.batch.kept.st.unscanned(err)
+	}
+	return nil
 }
 
 // Values implements [pgx.Rows].
@@ -263,7 +288,11 @@ func (r batchRows) Values() ([]any, error) {
 	if !open {
 		return nil, r.batch.kept.st.whyClosed()
 	}
-	return r.Rows.Values()
+	values, err := r.Rows.Values()
+	if err != nil {
+		return nil, r.batch.kept.st.unscanned(err)
+	}
+	return values, nil
 }
 
 // RawValues implements [pgx.Rows].
@@ -274,6 +303,23 @@ func (r batchRows) RawValues() [][]byte {
 		return nil
 	}
 	return r.Rows.RawValues()
+}
+
+// FieldDescriptions implements [pgx.Rows].
+func (r batchRows) FieldDescriptions() []pgconn.FieldDescription {
+	open, unlock := r.lock()
+	defer unlock()
+	if !open {
+		return nil // the connection may be somebody else's
+	}
+	return r.Rows.FieldDescriptions()
+}
+
+// CommandTag implements [pgx.Rows].
+func (r batchRows) CommandTag() pgconn.CommandTag {
+	_, unlock := r.lock()
+	defer unlock()
+	return r.Rows.CommandTag()
 }
 
 // Close implements [pgx.Rows].
