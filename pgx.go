@@ -222,6 +222,9 @@ func (h *pgxHandle) SendBatch(ctx context.Context, batch *pgx.Batch) pgx.BatchRe
 
 // Begin implements [Pgx].
 func (h *pgxHandle) Begin(ctx context.Context) (pgx.Tx, error) {
+	if err := checkContext(ctx); err != nil {
+		return nil, err
+	}
 	outer := h.tx
 	if outer == nil {
 		outer = h.db.current(ctx)
@@ -229,10 +232,7 @@ func (h *pgxHandle) Begin(ctx context.Context) (pgx.Tx, error) {
 	if outer == nil {
 		return h.db.beginPgx(ctx)
 	}
-	if ctx == nil || ctx.Err() != nil {
-		return nil, checkCall(ctx, func(*Tx) error { return nil })
-	}
-	inner, err := outer.open(ctx, SessionOptions{ReadOnly: outer.opts.ReadOnly})
+	inner, err := outer.nest(ctx, SessionOptions{ReadOnly: outer.opts.ReadOnly})
 	if err != nil {
 		return nil, err
 	}
@@ -241,9 +241,6 @@ func (h *pgxHandle) Begin(ctx context.Context) (pgx.Tx, error) {
 
 // beginPgx opens a session that its pgx.Tx ends.
 func (db *DB) beginPgx(ctx context.Context) (pgx.Tx, error) {
-	if err := checkCall(ctx, func(*Tx) error { return nil }); err != nil {
-		return nil, err
-	}
 	opts := SessionOptions{}.or(db.defaults)
 	ctx, cancel := opts.bound(ctx)
 	tx, err := db.begin(ctx, opts, &engine.Info{Label: opts.Label, Caller: engine.Here(), Began: time.Now()}, 1)

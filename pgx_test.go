@@ -135,6 +135,19 @@ func queued(texts ...string) *pgx.Batch {
 	return batch
 }
 
+// TestPgxBeginTakesDefaults opens a nested session where Config.Session forbids it.
+func TestPgxBeginTakesDefaults(t *testing.T) {
+	t.Parallel()
+	db := onPostgres(t, testdb.Postgres(t), func(cfg *thole.Config) { cfg.Session.Nested = thole.NestedForbidden })
+	err := db.WithSession(t.Context(), func(tx *thole.Tx) error {
+		_, err := tx.Pgx().Begin(t.Context())
+		return err
+	})
+	if !errors.Is(err, thole.ErrNested) {
+		t.Errorf("got error %v, want ErrNested", err)
+	}
+}
+
 // TestPgxFails has statements fail: the error is thole's, and pgx's too, and the
 // session is not kept.
 func TestPgxFails(t *testing.T) {

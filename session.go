@@ -173,11 +173,7 @@ func (tx *Tx) WithSessionOptions(ctx context.Context, opts SessionOptions, fn fu
 	if err := checkCall(ctx, fn); err != nil {
 		return err
 	}
-	opts = opts.inner(tx.db.defaults)
-	if err := tx.checkNested(opts); err != nil {
-		return err
-	}
-	inner, err := tx.open(ctx, opts)
+	inner, err := tx.nest(ctx, opts)
 	if err != nil {
 		return err
 	}
@@ -185,13 +181,27 @@ func (tx *Tx) WithSessionOptions(ctx context.Context, opts SessionOptions, fn fu
 	return inner.end(fn(inner))
 }
 
+// nest opens a session nested in tx, with the options that it can have there.
+func (tx *Tx) nest(ctx context.Context, opts SessionOptions) (*Tx, error) {
+	opts = opts.inner(tx.db.defaults)
+	if err := tx.checkNested(opts); err != nil {
+		return nil, err
+	}
+	return tx.open(ctx, opts)
+}
+
 // checkCall refuses what no session can be made of.
 func checkCall(ctx context.Context, fn func(tx *Tx) error) error {
+	if ctx != nil && fn == nil {
+		return failure(nil, "open session: fn is nil")
+	}
+	return checkContext(ctx)
+}
+
+func checkContext(ctx context.Context) error {
 	switch {
 	case ctx == nil:
 		return failure(nil, "open session: ctx is nil")
-	case fn == nil:
-		return failure(nil, "open session: fn is nil")
 	case ctx.Err() != nil:
 		return contextError(ctx, "open session")
 	}
