@@ -148,6 +148,20 @@ func TestPgxBeginTakesDefaults(t *testing.T) {
 	}
 }
 
+// TestPgxNamesCaller has pgx's BeginFunc open a nested session: the message names
+// the place in the program.
+func TestPgxNamesCaller(t *testing.T) {
+	t.Parallel()
+	db := onPostgres(t, testdb.Postgres(t), single)
+	ctx := t.Context()
+	err := db.WithSession(ctx, func(tx *thole.Tx) error {
+		return pgx.BeginFunc(ctx, tx.Pgx(), func(pgx.Tx) error { _, err := tx.ExecContext(ctx, "select 1"); return err })
+	})
+	if !errors.Is(err, thole.ErrNested) || !strings.Contains(err.Error(), "/pgx_test.go:") {
+		t.Errorf("got error %v, want ErrNested with the place of BeginFunc", err)
+	}
+}
+
 // TestPgxFails has statements fail: the error is thole's, and pgx's too, and the
 // session is not kept.
 func TestPgxFails(t *testing.T) {

@@ -52,6 +52,7 @@ var between = []string{
 	"github.com/tholedb/thole/internal/engine",
 	"database/sql.",
 	"github.com/jmoiron/sqlx.",
+	"github.com/jackc/pgx/v5.",
 	"runtime.",
 }
 
