@@ -71,7 +71,7 @@ type conn struct {
 	auto engine.AutoConn // outside a session, once there was a statement
 	stmt *stmt           // that was prepared outside a session
 
-	reads bool // its rows are read by thole, and closed within the same call
+	reads bool // its rows end with ctx when they are read on, and whoever reads them closes them
 
 	closing sync.Once
 }

@@ -53,7 +53,7 @@
 // DB and Tx also have the methods of database/sql and sqlx that take a context.
 // Each of them satisfies [sqlx.ExtContext] and the DBTX that sqlc generates for
 // database/sql. Code that takes a *sqlx.DB or a *sqlx.Tx is given [DB.Sqlx] or
-// [Tx.Sqlx].
+// [Tx.Sqlx], and on PostgreSQL what is written for pgx [DB.Pgx] or [Tx.Pgx].
 //
 // # Errors
 //
@@ -67,7 +67,7 @@
 //
 // [OutcomeOf] tells what became of the session. It is unknown in two cases,
 // [ErrCommitUnknown] and [ErrTxControl], and never a guess. With the caller's own
-// key, such as the id of a request, there is nothing to guess either: its effects
+// key, such as the id of a request, thole asks what became of COMMIT: the effects
 // happen once, however often it is called, see [SessionOptions.IdempotencyKey].
 //
 // # Hooks

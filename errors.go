@@ -268,9 +268,9 @@ func (o Outcome) String() string {
 
 // OutcomeOf says what became of the session whose WithSession returned err, or
 // of the statement outside a session that did; of [ErrAlreadyCommitted] that the
-// earlier call's is committed. Where sessions are nested, or
-// fn used another DB, it is the outermost session's. err must be what was
-// returned, or wrap it: any other error reads as rolled back.
+// earlier call's is committed. Where sessions are nested, or fn used another DB, it
+// is the outermost session's. err must be what was returned, or wrap it: any other
+// error reads as rolled back.
 //
 // An error of reading what a statement outside a session returned (a column
 // without a field, a second row for [One]) undoes the statement on SQLite; on

@@ -14,8 +14,8 @@ type hooks struct {
 // registered it, is rolled back or its outcome is unknown. f runs on the
 // goroutine of WithSession and before it returns, when the connection is back:
 // f may open sessions, and its ctx has the values of the outermost session's,
-// carries no session and is not cancelled with it. What f does can't change that the
-// session is committed: it deals with its own errors, and a panic in it leaves
+// carries no session and is not cancelled with it. What f does can't change that
+// the session is committed: it deals with its own errors, and a panic in it leaves
 // the other hooks to run and goes on to the caller of WithSession.
 //
 // On the Tx of a nested session that has ended, f is registered with the one
@@ -37,9 +37,9 @@ func (tx *Tx) BeforeCommit(f func(ctx context.Context) error) {
 }
 
 // OnRollback has f run when what the session did is rolled back, with the error
-// that was the cause, once the outermost session has ended: the place to undo what was done outside the database. It runs for
-// each attempt that is rolled back, and not when the outcome is unknown. ctx
-// and panics are as with [Tx.OnCommit].
+// that was the cause, once the outermost session has ended: the place to undo what
+// was done outside the database. It runs for each attempt that is rolled back, and
+// not when the outcome is unknown. ctx and panics are as with [Tx.OnCommit].
 func (tx *Tx) OnRollback(f func(ctx context.Context, cause error)) {
 	tx.register(func(h *hooks) { h.onRollback = append(h.onRollback, f) })
 }

@@ -34,9 +34,10 @@ var (
 
 // Pgx is the database for code that is written for pgx, with pgx's own types and
 // placeholders: $1 or pgx.NamedArgs. What has a ctx with a session runs in it; a
-// transaction begun on it is a session of its own, or nested in that. It is nil
-// on SQLite. Errors are those of the DB, and unwrap to pgx's; where a row is
-// missing it is [pgx.ErrNoRows].
+// transaction begun on it is a session of its own, with [Config.Session] and one
+// attempt, or nested in that; unlike pgx's it can't be committed when the ctx of
+// Begin has ended. It is nil on SQLite. Errors are those of the DB, and unwrap to
+// pgx's; where a row is missing it is [pgx.ErrNoRows].
 func (db *DB) Pgx() Pgx {
 	if db.Engine() != Postgres {
 		return nil
@@ -58,6 +59,9 @@ func (db *DB) Pool() *pgxpool.Pool {
 // nothing; its Commit and Rollback refuse with [ErrTxControl] and make the session
 // fail: WithSession ends it. Begin opens a nested session, which Commit and
 // Rollback of what it returns end. It is nil on SQLite.
+//
+// Where SendBatch, CopyFrom, Prepare or a statement with one of pgx's options comes
+// first, BEGIN takes a round trip of its own.
 //
 // Conn and LargeObjects give what pgx has beneath, where nobody looks at what
 // runs: a transaction that is ended there makes the session fail, its outcome
@@ -364,7 +368,8 @@ func (t *pgxTx) LargeObjects() pgx.LargeObjects {
 	return objects
 }
 
-// Prepare implements [pgx.Tx]. The statement lives as long as the connection.
+// Prepare implements [pgx.Tx]. The statement lives as long as the connection, and
+// runs by its name on Conn and in a batch.
 func (t *pgxTx) Prepare(ctx context.Context, name, text string) (described *pgconn.StatementDescription, err error) {
 	c, call := t.at(ctx, text)
 	_, err = c.exec(call, text, nil, func(st *statement) (driver.Result, error) {

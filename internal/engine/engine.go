@@ -160,11 +160,12 @@ type Session interface {
 	// session that has changed nothing need not wait for an answer.
 	Commit(ctx context.Context, observed bool) (Outcome, error)
 
-	// Rollback ends the session and undoes it. The connection is clean
-	// afterwards, or gone. Nil says that it worked, and that cause may be told
-	// to the caller; an error is told instead, and wraps cause unless cause
-	// was concluded from work of others that is gone. The outcome is RolledBack,
-	// or Unknown where SQL has ended the transaction before.
+	// Rollback ends the session and undoes it; with ReadOnly, or when ctx has
+	// ended, it need not wait for an answer. Before anybody else has the connection
+	// it is clean, or gone. Nil says that cause may be told to the caller; an error
+	// is told instead, and wraps cause unless cause was concluded from work of
+	// others that is gone. The outcome is RolledBack, or Unknown where SQL has ended
+	// the transaction before.
 	Rollback(ctx context.Context, cause error) (Outcome, error)
 }
 
