@@ -6,7 +6,6 @@ import (
 	"errors"
 
 	"github.com/tholedb/thole/internal/engine"
-	"github.com/tholedb/thole/internal/sqltext"
 )
 
 // auto is a connection outside a session: the server commits each statement.
@@ -14,19 +13,14 @@ type auto struct{ *conn }
 
 var _ engine.AutoConn = (*auto)(nil)
 
-// ExecContext implements [driver.ExecerContext]. Where [conn.ExecContext] would
-// use the simple protocol, whose errors can't be believed, the texts become a
+// ExecContext implements [driver.ExecerContext]. Where [conn.exec] would use
+// the simple protocol, whose errors can't be believed, the texts become a
 // transaction.
 func (a *auto) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
-	if a.isScript(query, len(args)) {
+	if isScript(query, len(args)) {
 		return a.execScript(ctx, query)
 	}
 	return again(ctx, a, func() (driver.Result, error) { return a.exec(ctx, query, values(args)) })
-}
-
-// isScript reports whether a text has several statements.
-func (a *auto) isScript(query string, args int) bool {
-	return args == 0 && sqltext.IsScript(sqltext.Postgres, query)
 }
 
 // QueryContext implements [driver.QueryerContext].

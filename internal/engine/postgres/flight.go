@@ -91,9 +91,7 @@ func settings(opts engine.Options) command {
 	for _, name := range slices.Sorted(maps.Keys(opts.Settings)) {
 		add(name, opts.Settings[name])
 	}
-	if len(set.params) > 0 {
-		set.text = "select " + strings.TrimPrefix(set.text, ", ")
-	}
+	set.text = "select " + strings.TrimPrefix(set.text, ", ")
 	return set
 }
 

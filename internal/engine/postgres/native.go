@@ -47,7 +47,7 @@ func (s *session) ExecNative(ctx context.Context, query string, args []any) (pgc
 
 // ExecNative implements [Native].
 func (a *auto) ExecNative(ctx context.Context, query string, args []any) (pgconn.CommandTag, error) {
-	if a.isScript(query, len(args)) {
+	if isScript(query, len(args)) {
 		tag, err := a.execScript(ctx, query)
 		return tag.CommandTag, err
 	}

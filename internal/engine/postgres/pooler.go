@@ -2,7 +2,6 @@ package postgres
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strconv"
 	"sync/atomic"
@@ -89,29 +88,6 @@ func isPooled(ctx context.Context, conn *pgconn.PgConn) (bool, error) {
 		return false, result.Err
 	}
 	return string(result.Rows[0][0]) != strconv.FormatUint(uint64(conn.PID()), 10), nil
-}
-
-// disproved reports whether the server's error is one that refutes an earlier
-// description of the statement, and so came before the statement was executed:
-//
-//   - An error with a position in the text is found when that is analysed, with
-//     the types of the description (42804, 42883). Had it been described just
-//     then it would have failed in that. An error in a function, or in what a
-//     procedure runs, has no position in the text of the client.
-//   - 08P01 without a context comes of a result with another number of columns,
-//     as of "returning *", before it is asked for.
-//   - A plan that is kept by a name must not change what it returns (0A000, known
-//     by the routine that it comes from), or the server has forgotten the name
-//     (26000), as after DEALLOCATE ALL.
-//
-// https://www.postgresql.org/docs/current/protocol-error-fields.html
-func disproved(err error) bool {
-	var pg *pgconn.PgError
-	if !errors.As(err, &pg) || isFatal(pg) {
-		return false
-	}
-	return pg.Position != 0 || pg.Code == "08P01" && pg.Where == "" || pg.Code == "26000" && pg.Where == "" ||
-		pg.Code == "0A000" && pg.Routine == "RevalidateCachedQuery" && pg.Where == ""
 }
 
 // pooledMigration is a migration behind a pooler, where to end the connection

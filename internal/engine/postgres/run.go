@@ -24,12 +24,12 @@ func (Tag) LastInsertId() (int64, error) { return driver.RowsAffected(0).LastIns
 // RowsAffected implements [driver.Result].
 func (t Tag) RowsAffected() (int64, error) { return t.CommandTag.RowsAffected(), nil }
 
-// exec runs a statement that returns no rows, or several.
+// exec runs a text whose rows nobody wants: a statement, or several.
 func (c *conn) exec(ctx context.Context, query string, args []any) (Tag, error) {
 	if err := c.start(ctx, query); err != nil {
 		return Tag{}, err
 	}
-	if len(args) == 0 && sqltext.IsScript(sqltext.Postgres, query) {
+	if isScript(query, len(args)) {
 		if err := c.catchUp(ctx); err != nil {
 			return Tag{}, err
 		}
@@ -48,6 +48,11 @@ func (c *conn) exec(ctx context.Context, query string, args []any) (Tag, error) 
 		return Tag{}, c.judge(run, err)
 	}
 	return Tag{r.tag}, nil
+}
+
+// isScript reports whether a text has several statements.
+func isScript(query string, args int) bool {
+	return args == 0 && sqltext.IsScript(sqltext.Postgres, query)
 }
 
 // runner runs statements: a session, or an auto outside.

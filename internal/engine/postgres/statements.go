@@ -4,6 +4,7 @@ import (
 	"container/list"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"slices"
 	"strings"
 
@@ -135,9 +136,9 @@ func nameOf(key string) string {
 	return "thole_" + hex.EncodeToString(digest[:12])
 }
 
-// add keeps a statement in place of the one that ran longest ago.
+// add keeps a statement that was not known, in place of the one that ran longest
+// ago.
 func (k *statements) add(s *statement) {
-	k.forget(s.key)
 	k.byKey[s.key] = k.recent.PushFront(s)
 	if k.recent.Len() > k.capacity {
 		k.forget(k.recent.Back().Value.(*statement).key)
@@ -162,6 +163,29 @@ func (k *statements) forget(key string) {
 	}
 	k.recent.Remove(at)
 	delete(k.byKey, key)
+}
+
+// disproved reports whether the server's error is one that refutes an earlier
+// description of the statement, and so came before the statement was executed:
+//
+//   - An error with a position in the text is found when that is analysed, with
+//     the types of the description (42804, 42883). Had it been described just
+//     then it would have failed in that. An error in a function, or in what a
+//     procedure runs, has no position in the text of the client.
+//   - 08P01 without a context comes of a result with another number of columns,
+//     as of "returning *", before it is asked for.
+//   - A plan that is kept by a name must not change what it returns (0A000, known
+//     by the routine that it comes from), or the server has forgotten the name
+//     (26000), as after DEALLOCATE ALL.
+//
+// https://www.postgresql.org/docs/current/protocol-error-fields.html
+func disproved(err error) bool {
+	var pg *pgconn.PgError
+	if !errors.As(err, &pg) || isFatal(pg) {
+		return false
+	}
+	return pg.Position != 0 || pg.Code == protocolViolation && pg.Where == "" || pg.Code == "26000" && pg.Where == "" ||
+		pg.Code == "0A000" && pg.Routine == "RevalidateCachedQuery" && pg.Where == ""
 }
 
 // reshape forgets what is known of statements, as they may be others now, and
