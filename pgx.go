@@ -1,6 +1,7 @@
 package thole
 
 import (
+	"cmp"
 	"context"
 	"database/sql/driver"
 	"errors"
@@ -29,6 +30,7 @@ type Pgx interface {
 
 var (
 	_ Pgx    = (*pgxpool.Pool)(nil)
+	_ Pgx    = pgx.Tx(nil)
 	_ pgx.Tx = (*pgxTx)(nil)
 )
 
@@ -87,13 +89,14 @@ func (h *pgxHandle) Exec(ctx context.Context, text string, args ...any) (tag pgc
 	if err != nil {
 		return tag, err
 	}
+	prepared := h.prepared(text)
 	_, err = c.exec(call, text, nil, func(st *statement) (_ driver.Result, err error) {
 		on := st.conn.(postgres.Native)
-		if !special {
+		if !special && prepared == "" {
 			tag, err = on.ExecNative(st.ctx, text, args)
 			return nil, err
 		}
-		conn, err := on.Native(st.ctx, text, text)
+		conn, err := on.Native(st.ctx, text, cmp.Or(prepared, text))
 		if err == nil {
 			tag, err = conn.Exec(st.ctx, text, args...)
 		}
@@ -121,16 +124,17 @@ func (h *pgxHandle) query(c *conn, call *call, text string, args []any) (pgx.Row
 		return nil, err
 	}
 	var got pgx.Rows
+	prepared := h.prepared(text)
 	kept, err := c.query(call, text, nil, func(st *statement) (_ driver.Rows, err error) {
 		on := st.conn.(postgres.Native)
-		if !special {
+		if !special && prepared == "" {
 			rows, err := on.QueryNative(st.ctx, text, args)
 			if err == nil {
 				got = rows
 			}
 			return driverRows{rows}, err
 		}
-		conn, err := on.Native(st.ctx, text, text)
+		conn, err := on.Native(st.ctx, text, cmp.Or(prepared, text))
 		if err == nil {
 			got, err = conn.Query(st.ctx, text, args...) //nolint:sqlclosecheck // the caller's to close
 		}
@@ -283,6 +287,16 @@ func rewritten(call *call, text string, args []any) (_ string, _ []any, special 
 	return text, args, false, nil
 }
 
+// prepared is what [pgxTx.Prepare] has given the name, or "".
+func (h *pgxHandle) prepared(name string) string {
+	if h.tx == nil {
+		return ""
+	}
+	h.tx.session.mu.Lock()
+	defer h.tx.session.mu.Unlock()
+	return h.tx.session.named[name]
+}
+
 // refused is why a batch must not be kept.
 func refused(why string) error {
 	return &engine.Error{Kind: engine.ErrTxControl, Message: why, Aborts: engine.AbortsLevel}
@@ -369,7 +383,7 @@ func (t *pgxTx) LargeObjects() pgx.LargeObjects {
 }
 
 // Prepare implements [pgx.Tx]. The statement lives as long as the connection, and
-// runs by its name on Conn and in a batch.
+// runs by its name in the session.
 func (t *pgxTx) Prepare(ctx context.Context, name, text string) (described *pgconn.StatementDescription, err error) {
 	c, call := t.at(ctx, text)
 	_, err = c.exec(call, text, nil, func(st *statement) (driver.Result, error) {
@@ -379,5 +393,18 @@ func (t *pgxTx) Prepare(ctx context.Context, name, text string) (described *pgco
 		}
 		return nil, err
 	})
+	if err == nil {
+		t.tx.session.name(name, text)
+	}
 	return described, err
+}
+
+// name keeps a statement that was prepared by a name.
+func (s *session) name(name, text string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.named == nil {
+		s.named = make(map[string]string)
+	}
+	s.named[name] = text
 }

@@ -329,13 +329,20 @@ func TestPgxBeneath(t *testing.T) {
 		if _, err := tx.Pgx().Prepare(ctx, "mine", "insert into t values ($1)"); err != nil {
 			return err
 		}
-		_, err = tx.Pgx().Conn().Exec(ctx, "mine", 1)
-		return errors.Join(err, object.Close())
+		if _, err := tx.Pgx().Conn().Exec(ctx, "mine", 1); err != nil {
+			return err
+		}
+		if _, err := tx.Pgx().Exec(ctx, "mine", 2); err != nil {
+			return err
+		}
+		rows, err := tx.Pgx().Query(ctx, "mine", 3)
+		rows.Close()
+		return errors.Join(err, rows.Err(), object.Close())
 	})
 	if err != nil {
 		t.Error(err)
 	}
-	wantIDs(t, db, 1)
+	wantIDs(t, db, 1, 2, 3)
 	for _, end := range []error{nil, io.EOF} {
 		err := db.WithSession(ctx, func(tx *thole.Tx) error {
 			if _, err := tx.Pgx().Conn().Exec(ctx, "commit"); err != nil {

@@ -51,11 +51,12 @@ type session struct {
 	key     *keyed // nil if it has no idempotency key
 
 	mu     sync.Mutex
-	idle   sync.Cond  // signalled when use becomes nil
-	top    *Tx        // the innermost level that is open
-	use    *statement // the one in progress, or whose rows are open
-	broken *Error     // why nothing but rolling back is left
-	undone []func()   // OnRollback hooks of nested sessions that were rolled back
+	idle   sync.Cond         // signalled when use becomes nil
+	top    *Tx               // the innermost level that is open
+	use    *statement        // the one in progress, or whose rows are open
+	broken *Error            // why nothing but rolling back is left
+	undone []func()          // OnRollback hooks of nested sessions that were rolled back
+	named  map[string]string // statements that Pgx has prepared, by their names
 
 	committed bool
 }
