@@ -362,8 +362,8 @@ func (t *pgxTx) native(ctx context.Context, text string) (conn *pgx.Conn, err er
 	return conn, err
 }
 
-// LargeObjects implements [pgx.Tx]. A session that can't begin has none: what is
-// done with them fails.
+// LargeObjects implements [pgx.Tx]. It begins the transaction; where that fails
+// they are the zero value, which panics when it is used.
 func (t *pgxTx) LargeObjects() pgx.LargeObjects {
 	var objects pgx.LargeObjects
 	const text = "-- large objects" // in place of BEGIN
