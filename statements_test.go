@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -139,6 +140,7 @@ func TestUnnoticedPooler(t *testing.T) {
 	t.Parallel()
 	db := onPostgres(t, testdb.PgBouncer(t)+"&pooler=none", func(cfg *thole.Config) { cfg.Postgres.MaxConns = 8 })
 	var all sync.WaitGroup
+	var right atomic.Int32
 	for client := range 8 {
 		all.Go(func() {
 			for i := range 60 {
@@ -147,10 +149,16 @@ func TestUnnoticedPooler(t *testing.T) {
 				if err == nil && got != 100+k {
 					t.Errorf("got %d, want %d", got, 100+k)
 				}
+				if err == nil {
+					right.Add(1)
+				}
 			}
 		})
 	}
 	all.Wait()
+	if right.Load() == 0 {
+		t.Error("no statement ran")
+	}
 }
 
 // TestColumnsAreTheCallers changes the names that rows gave out.
