@@ -191,19 +191,19 @@ func (db *DB) keyOwner(ctx context.Context, opts SessionOptions, most int) (stri
 // one takes its place. It is a key that comes and goes.
 func (db *DB) askForKey(ctx context.Context, opts SessionOptions) (owner string, err error) {
 	err = db.aside(ctx, opts, func(tx *Tx) error {
-		own, spare := rand.Text(), opts.IdempotencyKey
+		own, fleeting := rand.Text(), opts.IdempotencyKey
 		if err := tx.GetContext(tx.Context(), &owner, askKey, opts.IdempotencyKey, own); err != nil {
 			return err
 		}
 		if owner == own {
 			owner = ""
 		} else {
-			spare = own
-			if _, err := tx.ExecContext(tx.Context(), writeKey, spare, own); err != nil {
+			fleeting = own
+			if _, err := tx.ExecContext(tx.Context(), writeKey, fleeting, own); err != nil {
 				return err
 			}
 		}
-		_, err := tx.ExecContext(tx.Context(), dropKey, spare)
+		_, err := tx.ExecContext(tx.Context(), dropKey, fleeting)
 		return err
 	})
 	return owner, err

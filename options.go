@@ -66,7 +66,8 @@ type SessionOptions struct {
 	// a message, not one made for the call. It has at most 512 bytes.
 	//
 	// Where an earlier call with the key has committed, fn does not run, and the
-	// error is [ErrAlreadyCommitted]; one that is still running is waited for. A
+	// error is [ErrAlreadyCommitted]; one that is still running is waited for, by
+	// LockTimeout before fn and without it when a COMMIT is asked about. A
 	// COMMIT that got no answer is asked about: nil if it has happened, else fn
 	// runs again, up to five times or MaxAttempts. While nobody answers that goes
 	// on until ctx ends, but for five seconds at least, and for a minute where

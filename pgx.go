@@ -39,7 +39,8 @@ var (
 // transaction begun on it is a session of its own, with [Config.Session] and one
 // attempt, or nested in that; unlike pgx's it can't be committed when the ctx of
 // Begin has ended. It is nil on SQLite. Errors are those of the DB, and unwrap to
-// pgx's; where a row is missing it is [pgx.ErrNoRows].
+// pgx's; where a row is missing it is [pgx.ErrNoRows]. Rows keep their connection
+// until they are closed, also when their ctx has ended.
 func (db *DB) Pgx() Pgx {
 	if db.Engine() != Postgres {
 		return nil
@@ -328,7 +329,11 @@ func (e endsTx) Commit() error {
 		return e.closed()
 	}
 	defer e.cancel()
-	return e.tx.end(nil)
+	err := e.tx.end(nil)
+	if err != nil && OutcomeOf(err) == RolledBack {
+		return errors.Join(err, pgx.ErrTxCommitRollback) // as pgx says it
+	}
+	return err
 }
 
 func (e endsTx) Rollback() error {
@@ -383,7 +388,8 @@ func (t *pgxTx) LargeObjects() pgx.LargeObjects {
 }
 
 // Prepare implements [pgx.Tx]. The statement lives as long as the connection, and
-// runs by its name in the session.
+// runs by its name in the session. Behind a pooler that is the server's connection,
+// which others have after the session: deallocate it there.
 func (t *pgxTx) Prepare(ctx context.Context, name, text string) (described *pgconn.StatementDescription, err error) {
 	c, call := t.at(ctx, text)
 	_, err = c.exec(call, text, nil, func(st *statement) (driver.Result, error) {

@@ -75,7 +75,7 @@ func (r *pgxRows) Scan(dest ...any) error {
 // unscanned says which column could not be scanned. The error of pgx has the
 // value.
 func (st *statement) unscanned(err error) error {
-	told := failure(nil, "read rows: a row can't be scanned")
+	told := failure(nil, "read rows: a row can't be scanned: see that there is a destination for each column, and a column for each field")
 	if at, ok := errors.AsType[pgx.ScanArgError](err); ok {
 		told = failure(nil, "read rows: column %q can't be scanned", at.FieldName)
 	}

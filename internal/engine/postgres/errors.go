@@ -79,6 +79,10 @@ var meanings = map[string]meaning{
 // explain says what an error of pgx means by itself. query is the text of the
 // statement, from which the message may quote.
 func explain(err error, query string) *engine.Error {
+	if told, ok := errors.AsType[*engine.Error](err); ok {
+		own := *told
+		return &own
+	}
 	var pg *pgconn.PgError
 	if !errors.As(err, &pg) {
 		return &engine.Error{Message: describe(err), Err: err}

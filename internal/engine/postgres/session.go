@@ -88,10 +88,22 @@ func (s *session) connect(ctx context.Context) error {
 	}
 	c, err := s.engine.connect(unpinged(ctx))
 	if err != nil {
-		return err
+		return unconnected(ctx, err)
 	}
 	s.adopt(c)
 	return nil
+}
+
+// unconnected says that a session that got no connection can't go on, unless it was
+// only that somebody did not wait for one.
+func unconnected(ctx context.Context, err error) error {
+	told, ok := errors.AsType[*engine.Error](err)
+	if !ok || ctx.Err() != nil {
+		return err
+	}
+	own := *told
+	own.Aborts = engine.AbortsSession
+	return &own
 }
 
 func (s *session) adopt(c *conn) {
@@ -133,7 +145,7 @@ func (s *session) startAnew(ctx context.Context, opening []command) error {
 		s.conn = nil
 		c, err := s.engine.take(ctx, func(c *conn) error { return c.pgx.Ping(ctx) })
 		if err != nil {
-			return err
+			return unconnected(ctx, err)
 		}
 		s.adopt(c)
 		return nil
@@ -153,15 +165,10 @@ func (s *session) begin(ctx context.Context) error {
 	return err
 }
 
-// Failed implements [engine.Conn]. A session that could not be begun can't go on,
-// unless it was only that somebody did not wait for a connection.
+// Failed implements [engine.Conn]. A session that could not be begun can't go on.
 func (s *session) Failed(ctx context.Context, err error) *engine.Error {
 	if s.conn == nil {
-		failed := (&conn{}).explain(ctx, err)
-		if ctx.Err() == nil {
-			failed.Aborts = engine.AbortsSession
-		}
-		return failed
+		return explain(err, "") // which says what it is by itself
 	}
 	failed := s.conn.explain(ctx, err)
 	if failed.Aborts == engine.AbortsLevel && s.aborted == nil {
