@@ -165,6 +165,31 @@ func TestReadOnlyAwaitsNoCommit(t *testing.T) {
 	}
 }
 
+// TestCloseAwaitsTheEnd closes the database while nobody waits for a COMMIT.
+func TestCloseAwaitsTheEnd(t *testing.T) {
+	t.Parallel()
+	c := count(t, testdb.Postgres(t))
+	answered := make(chan struct{})
+	c.link.Judge(func(m link.Message) link.Fate {
+		if m.Sent && m.Type == 'E' && m.Text == "commit" {
+			<-answered
+		}
+		return link.Fate{}
+	})
+	if err := c.WithSessionOptions(t.Context(), thole.SessionOptions{ReadOnly: true}, times(1, selectOne)); err != nil {
+		t.Error(err)
+	}
+	time.AfterFunc(100*time.Millisecond, func() { close(answered) })
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+	select {
+	case <-answered:
+	default:
+		t.Error("Close has not waited for the COMMIT that was under way")
+	}
+}
+
 // TestRoundTripsAfterTrouble counts again when something has gone wrong, and when
 // nothing has happened for a while.
 func TestRoundTripsAfterTrouble(t *testing.T) {

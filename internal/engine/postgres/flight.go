@@ -187,13 +187,9 @@ func (c *conn) catchUp(ctx context.Context) error {
 	return err
 }
 
-// fly sends a statement behind what waits. One that is not known is described
+// fly sends a statement behind what waits. One that is not ready is described
 // first, in a flight of its own; what it does is done in the second.
-func (c *conn) fly(ctx context.Context, run *running) (r *result, err error) {
-	ready, err := c.prime(run)
-	if err != nil {
-		return nil, err
-	}
+func (c *conn) fly(ctx context.Context, run *running, ready bool) (r *result, err error) {
 	flight := c.wire.StartPipeline(ctx)
 	defer func() {
 		if r == nil { // it failed, or an argument panicked

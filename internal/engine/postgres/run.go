@@ -151,15 +151,12 @@ func (c *conn) send(ctx context.Context, run *running) (r *result, err error) {
 
 // dispatch sends it alone, where nothing waits and it is known, or in a flight.
 func (c *conn) dispatch(ctx context.Context, run *running) (*result, error) {
-	if c.ahead.waiting() {
-		return c.fly(ctx, run)
-	}
 	ready, err := c.prime(run)
 	if err != nil {
 		return nil, err
 	}
-	if !ready {
-		return c.fly(ctx, run)
+	if !ready || c.ahead.waiting() {
+		return c.fly(ctx, run, ready)
 	}
 	c.sent, c.used = true, true
 	r := &result{conn: c}
