@@ -101,7 +101,7 @@ func (c *conn) engineConn(ctx context.Context) (engine.Conn, error) {
 	}
 	if c.auto == nil {
 		if c.db.isClosed() {
-			return nil, failure(ErrClosed, "run statement: the database is closed")
+			return nil, c.db.whyClosed("run statement")
 		}
 		auto, err := c.db.engine.Conn(ctx)
 		if err != nil {
@@ -595,6 +595,7 @@ func (c *conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, e
 		return joined{c.tx}, nil
 	}
 	options = options.or(c.db.defaults)
+	options.MaxAttempts = 1 // nobody runs it again
 	if err := c.db.check(options); err != nil {
 		return nil, err
 	}

@@ -208,6 +208,9 @@ func OpenConfig(ctx context.Context, cfg *Config) (*DB, error) {
 		return nil, failure(nil, "open database: Config.Postgres is not made by ParseURL or pgxpool.ParseConfig")
 	}
 	return open(ctx, cfg, func(env engine.Env) (engine.Engine, error) {
+		if own := engine.OpenerOf(ctx); own != nil {
+			return own(ctx, env)
+		}
 		if cfg.Postgres != nil {
 			return postgres.Open(ctx, cfg.Postgres, env)
 		}
@@ -310,6 +313,15 @@ func (db *DB) awaitSessions(ctx context.Context) error {
 	return because(ErrTimeout, ctx.Err(), "close database: sessions are still open: %s", strings.Join(names, "; "))
 }
 
+// whyClosed is what somebody is told who uses the DB after Close.
+func (db *DB) whyClosed(doing string) *Error {
+	why := "the database is closed"
+	if ended, ok := db.engine.(engine.Ender); ok {
+		why = cmp.Or(ended.WhyEnded(), why)
+	}
+	return failure(ErrClosed, "%s: %s", doing, why)
+}
+
 func (db *DB) isClosed() bool {
 	db.mu.Lock()
 	defer db.mu.Unlock()
@@ -321,7 +333,7 @@ func (db *DB) enter(info *engine.Info) error {
 	db.mu.Lock()
 	defer db.mu.Unlock()
 	if db.closed {
-		return failure(ErrClosed, "open session: the database is closed")
+		return db.whyClosed("open session")
 	}
 	db.open.Add(1)
 	db.sessions.Add(info)

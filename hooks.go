@@ -1,6 +1,10 @@
 package thole
 
-import "context"
+import (
+	"context"
+
+	"github.com/tholedb/thole/internal/engine"
+)
 
 // hooks are what a session runs around its end.
 type hooks struct {
@@ -105,9 +109,15 @@ func (tx *Tx) commitHooks() []func() {
 		return nil
 	}
 	ctx := tx.hookContext()
+	watcher, watched := tx.session.inner.(engine.HookWatcher)
 	bound := make([]func(), 0, len(tx.hooks.onCommit))
 	for _, f := range tx.hooks.onCommit {
-		bound = append(bound, func() { f(ctx) })
+		bound = append(bound, func() {
+			if watched {
+				watcher.HookRuns(f)
+			}
+			f(ctx)
+		})
 	}
 	return bound
 }

@@ -250,7 +250,7 @@ func (h *pgxHandle) Begin(ctx context.Context) (pgx.Tx, error) {
 
 // beginPgx opens a session that its pgx.Tx ends.
 func (db *DB) beginPgx(ctx context.Context) (pgx.Tx, error) {
-	opts := SessionOptions{}.or(db.defaults)
+	opts := SessionOptions{MaxAttempts: 1}.or(db.defaults) // nobody runs it again
 	ctx, cancel := opts.bound(ctx)
 	tx, err := db.begin(ctx, opts, &engine.Info{Label: opts.Label, Caller: engine.Here(), Began: time.Now()}, 1)
 	if err != nil {

@@ -110,6 +110,7 @@ func (db *DB) begin(ctx context.Context, opts SessionOptions, info *engine.Info,
 		StatementTimeout: opts.StatementTimeout,
 		Timeout:          opts.Timeout,
 		Settings:         opts.Settings,
+		Once:             opts.MaxAttempts == 1,
 		Info:             info,
 	})
 	if err != nil {

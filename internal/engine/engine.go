@@ -93,6 +93,7 @@ type Options struct {
 	StatementTimeout time.Duration // 0 is none
 	Timeout          time.Duration // the session's own, by which ctx ends already; 0 is none
 	Settings         map[string]string
+	Once             bool  // fn can't run again, or must not
 	Info             *Info // who the session is, for messages
 }
 

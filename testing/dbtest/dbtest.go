@@ -1,12 +1,34 @@
-// Package dbtest gives a test a database of its own, on SQLite and on
-// PostgreSQL.
+// Package dbtest gives a test a database that is as if nobody had used it, on
+// SQLite and on PostgreSQL, in less than a millisecond.
 //
 //	var testdb = dbtest.Config{Migrations: migrations.FS}
 //
 //	func TestForge(t *testing.T) {
-//		testdb.EachDatabase(t, func(t *testing.T, db *thole.DB) { // subtests sqlite and postgres
+//		testdb.Each(t, func(t *testing.T, db *thole.DB) { // subtests sqlite and postgres
 //			err := forge(t.Context(), db, "Dragon Scale Shield")
 //			…
+//
+// # Which one
+//
+// [Sandbox] is for code that opens sessions of its own: they commit as far as it
+// can tell, with commit hooks and deferred constraints, and are undone when the
+// test ends. [Session] is for code that is given a [thole.Tx]. [Database] is for
+// what needs real commits on several connections: LISTEN, advisory locks, sessions
+// that run side by side, VACUUM; it costs some tens of milliseconds on PostgreSQL.
+// [Each] and [EachDatabase] run a test on every engine.
+//
+// On SQLite a sandbox is a database in memory, a copy of one that was migrated
+// once. On PostgreSQL it is a transaction that is never committed, on a connection
+// that is kept, in which sessions are savepoints. So there
+//
+//   - now() stands still, sequences are not reset, and NOTIFY is not delivered;
+//   - two parallel tests that insert the same unique key wait for each other, and
+//     fail after five seconds with the names of both: use other values, or Database.
+//
+// On both engines sessions of a sandbox take turns. One that is opened inside
+// another with the ctx from outside, and a query on the DB there, fail at once,
+// with both places: in production they would not see what the session has done,
+// and on SQLite wait for it in vain.
 //
 // # Where PostgreSQL comes from
 //
@@ -14,8 +36,9 @@
 // on this machine (in PATH, or where Debian, Homebrew and the like put them),
 // of which a private server is started, one for a test binary, that ends with
 // it in whatever way that ends. It needs no account: as root it runs as nobody.
-// Where there is neither, the test is skipped and says what was looked for. In
-// CI set DBTEST_REQUIRE=postgres, and the test fails instead.
+// Else from a container, where the test imports dbtest/dockerpg. Where there is
+// none the test is skipped and says what was looked for. In CI set
+// DBTEST_REQUIRE=postgres, and the test fails instead.
 //
 // DBTEST_URL must name a database with "test" in its name, because databases
 // are made and dropped beside it; DBTEST_UNSAFE=1 allows any. DATABASE_URL is
@@ -24,7 +47,6 @@ package dbtest
 
 import (
 	"context"
-	"errors"
 	"io/fs"
 	"os"
 	"slices"
@@ -32,28 +54,48 @@ import (
 	"testing"
 
 	"github.com/tholedb/thole"
-	"github.com/tholedb/thole/internal/testdb"
 )
 
 // Config says what the databases of tests are like. The zero value is an empty
-// database.
+// database. Make it a variable of the package: what was migrated for one is used
+// again where the fields are the same.
 type Config struct {
 	// Migrations are applied to each database. Default: none.
 	Migrations fs.FS
 
 	// Engines are those that Each and EachDatabase run on; the first is the one
-	// of Session and Database. Default: SQLite and PostgreSQL for the former;
-	// for the latter the engine of DBTEST_URL, or SQLite.
+	// of Session, Sandbox and Database. Default: SQLite and PostgreSQL for the
+	// former; for the latter the engine of DBTEST_URL, or SQLite.
 	Engines []thole.Engine
 
-	// Fixtures fills each database, after the migrations. Default: nothing.
+	// Fixtures fills each database, after the migrations. It runs once for a test
+	// binary; each test has a copy. Default: nothing.
 	Fixtures func(ctx context.Context, db *thole.DB) error
+
+	// Configure changes the configuration that each database is opened with, as
+	// the program does with its own: Session, Logger, types and functions. It
+	// must not change which database it is. What AfterConnect SETs is reset after
+	// each session of a sandbox: use RuntimeParams. Default: as [thole.ParseURL]
+	// has it.
+	Configure func(cfg *thole.Config)
+
+	// Rerun makes the first attempt of every session fail when it commits, with a
+	// serialization failure, so that fn runs twice: one that is not safe to run
+	// again is found by the tests that there are. Sessions with MaxAttempts 1, and
+	// those that are ended by hand, are left alone. Default: nothing fails.
+	Rerun bool
 }
 
 // Session is [Config.Session] of an empty database.
 func Session(tb testing.TB) *thole.Tx {
 	tb.Helper()
 	return Config{}.Session(tb)
+}
+
+// Sandbox is [Config.Sandbox] of an empty database.
+func Sandbox(tb testing.TB) *thole.DB {
+	tb.Helper()
+	return Config{}.Sandbox(tb)
 }
 
 // Database is [Config.Database] of an empty database.
@@ -74,61 +116,49 @@ func EachDatabase(t *testing.T, test func(t *testing.T, db *thole.DB)) {
 	Config{}.EachDatabase(t, test)
 }
 
-// Session opens a session that is undone when the test ends. On SQLite its
-// database is in memory. The session is for the goroutine of the test; code
-// that opens sessions of its own on a *DB takes Database.
+// Session opens a session in a [Config.Sandbox], which is rolled back when the test
+// ends: its OnCommit hooks never run. The session is for the goroutine of the test;
+// code that opens sessions of its own on a *DB takes Sandbox.
 func (c Config) Session(tb testing.TB) *thole.Tx {
 	tb.Helper()
-	url := "sqlite://"
-	if c.engine() == thole.Postgres {
-		url = testdb.Postgres(tb)
-	}
-	db := c.open(tb, url)
-	opened, undo, ended := make(chan *thole.Tx), make(chan struct{}), make(chan error, 1)
-	go func() {
-		ended <- db.WithSession(context.WithoutCancel(tb.Context()), func(tx *thole.Tx) error {
-			opened <- tx
-			<-undo
-			return errUndo
-		})
-	}()
-	select {
-	case tx := <-opened:
-		tb.Cleanup(func() {
-			close(undo)
-			if err := <-ended; !errors.Is(err, errUndo) {
-				tb.Errorf("dbtest: undo the session: %v", err)
-			}
-		})
-		return tx
-	case err := <-ended:
-		tb.Fatalf("dbtest: open a session: %v", err)
-		return nil
-	}
+	db := c.Sandbox(tb)
+	return keepOpen(tb, func(ctx context.Context, fn func(tx *thole.Tx) error) error {
+		return db.WithSession(ctx, fn)
+	})
 }
 
-// errUndo makes a session roll back.
-var errUndo = errors.New("the test has ended")
+// Sandbox returns a DB whose sessions commit as far as the code under test can
+// tell, and are all undone when the test ends. Statements outside a session, too.
+// It must not be used after that ([thole.ErrClosed]): a session that is open then,
+// and rows that were not closed, fail the test.
+func (c Config) Sandbox(tb testing.TB) *thole.DB {
+	tb.Helper()
+	return c.sandbox(tb, c.engine())
+}
 
 // Database opens a private database, with real commits, that is gone when the
 // test has ended. On SQLite it is a file. It takes some milliseconds on SQLite,
-// some tens on PostgreSQL, and the migrations.
+// some tens on PostgreSQL.
 func (c Config) Database(tb testing.TB) *thole.DB {
 	tb.Helper()
 	return c.database(tb, c.engine())
 }
 
-// Each runs test on every engine, as the subtests sqlite and postgres. What the
-// sessions of the test did is gone when it has ended. Today it does so as
-// EachDatabase does; a test that needs real commits asks for that.
+// Each runs test on every engine, as the subtests sqlite and postgres, each with a
+// [Config.Sandbox].
 func (c Config) Each(t *testing.T, test func(t *testing.T, db *thole.DB)) {
 	t.Helper()
-	c.EachDatabase(t, test)
+	c.each(t, test, Config.sandbox)
 }
 
 // EachDatabase runs test on every engine, as the subtests sqlite and postgres,
 // each with a [Config.Database].
 func (c Config) EachDatabase(t *testing.T, test func(t *testing.T, db *thole.DB)) {
+	t.Helper()
+	c.each(t, test, Config.database)
+}
+
+func (c Config) each(t *testing.T, test func(t *testing.T, db *thole.DB), open func(Config, testing.TB, thole.Engine) *thole.DB) {
 	t.Helper()
 	for _, engine := range []thole.Engine{thole.SQLite, thole.Postgres} {
 		if len(c.Engines) > 0 && !slices.Contains(c.Engines, engine) {
@@ -136,7 +166,7 @@ func (c Config) EachDatabase(t *testing.T, test func(t *testing.T, db *thole.DB)
 		}
 		t.Run(string(engine), func(t *testing.T) {
 			t.Helper()
-			test(t, c.database(t, engine))
+			test(t, open(c, t, engine))
 		})
 	}
 }
@@ -152,36 +182,18 @@ func (c Config) engine() thole.Engine {
 	return thole.SQLite
 }
 
+func (c Config) sandbox(tb testing.TB, engine thole.Engine) *thole.DB {
+	tb.Helper()
+	if engine == thole.Postgres {
+		return c.postgresSandbox(tb)
+	}
+	return c.sqliteSandbox(tb)
+}
+
 func (c Config) database(tb testing.TB, engine thole.Engine) *thole.DB {
 	tb.Helper()
 	if engine == thole.Postgres {
-		return c.open(tb, testdb.Postgres(tb))
+		return c.postgresDatabase(tb)
 	}
-	return c.open(tb, testdb.SQLite(tb))
-}
-
-// open opens the database and makes it what the Config says.
-func (c Config) open(tb testing.TB, url string) *thole.DB {
-	tb.Helper()
-	ctx := tb.Context()
-	db, err := thole.Open(ctx, url)
-	if err != nil {
-		tb.Fatalf("dbtest: %v", err)
-	}
-	tb.Cleanup(func() {
-		if err := db.Close(); err != nil {
-			tb.Errorf("dbtest: %v", err)
-		}
-	})
-	if c.Migrations != nil {
-		if err := db.Migrate(ctx, c.Migrations); err != nil {
-			tb.Fatalf("dbtest: %v", err)
-		}
-	}
-	if c.Fixtures != nil {
-		if err := c.Fixtures(ctx, db); err != nil {
-			tb.Fatalf("dbtest: fill the database: %v", err)
-		}
-	}
-	return db
+	return c.sqliteDatabase(tb)
 }

@@ -129,6 +129,11 @@ func (a *ahead) withdraw(number int) bool {
 	return i >= 0
 }
 
+// has reports whether a savepoint was not sent.
+func (a *ahead) has(number int) bool {
+	return slices.ContainsFunc(a.commands, func(c command) bool { return c.savepoint == number })
+}
+
 // waiting reports whether anything waits.
 func (a *ahead) waiting() bool { return a != nil && len(a.commands) > 0 }
 

@@ -83,6 +83,9 @@ func (a *autoConn) QueryContext(ctx context.Context, query string, args []driver
 	if err != nil {
 		return nil, err
 	}
+	if a.engine.image != nil {
+		return keep(r)
+	}
 	a.rows = r
 	return r, nil
 }

@@ -36,6 +36,7 @@ type Engine struct {
 	cfg    Config // complete, its path absolute
 	env    engine.Env
 	driver sqlite.Driver
+	image  []byte // what the database in memory is at first; nil for an empty one
 
 	sparing engine.Sparing // with lines about waiting in vain
 

@@ -20,11 +20,15 @@ const walPatience = 10 * time.Second
 
 // Open opens the database, and creates it if it doesn't exist. Its errors are, or wrap, an [*engine.Error].
 func Open(ctx context.Context, cfg Config, env engine.Env) (*Engine, error) {
+	return openWith(ctx, cfg, nil, env)
+}
+
+func openWith(ctx context.Context, cfg Config, image []byte, env engine.Env) (*Engine, error) {
 	cfg, err := cfg.complete()
 	if err != nil {
 		return nil, err
 	}
-	e := &Engine{name: cfg.String(), cfg: cfg, env: env, groupPatience: groupPatience}
+	e := &Engine{name: cfg.String(), cfg: cfg, image: image, env: env, groupPatience: groupPatience}
 	if err := e.open(ctx); err != nil {
 		return nil, during(ctx, e.name, err)
 	}
@@ -131,7 +135,11 @@ func (e *Engine) connect(ctx context.Context, queryOnly bool) (*conn, error) {
 		return nil, err
 	}
 	c := newConn(raw)
-	if err := e.setUp(ctx, c, queryOnly); err != nil {
+	err = c.load(e.image)
+	if err == nil {
+		err = e.setUp(ctx, c, queryOnly)
+	}
+	if err != nil {
 		_ = c.close()
 		return nil, err
 	}

@@ -1,0 +1,232 @@
+package probe
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/tholedb/thole/internal/engine"
+	"github.com/tholedb/thole/internal/engine/postgres"
+)
+
+// session is a session that is watched.
+type session struct {
+	probe   *Probe
+	inner   engine.Session
+	opts    engine.Options
+	note    *Session
+	use     *Use
+	depth   int
+	entered bool // it has its turn
+}
+
+var _ interface {
+	engine.Session
+	engine.HookWatcher
+	postgres.Native
+} = (*session)(nil)
+
+func (p *Probe) watch(inner engine.Session, opts engine.Options) *session {
+	s := &session{probe: p, inner: inner, opts: opts, note: &Session{Info: opts.Info, Options: opts}, use: p.borrow(opts.Info)}
+	p.begin(s.note)
+	return s
+}
+
+// enter takes the turn before the first statement.
+func (s *session) enter(ctx context.Context) error {
+	if err := s.probe.refuse(); err != nil {
+		return err
+	}
+	if s.entered {
+		return nil
+	}
+	if err := s.probe.turns.take(ctx, s.opts.Info, s.opts.LockTimeout); err != nil {
+		return err
+	}
+	s.entered = true
+	return s.probe.strike(ctx, point{at: atBegin, session: s})
+}
+
+// run runs a statement, unless a fault takes its place, and notes it.
+func run[T any](ctx context.Context, s *session, text string, args []any, do func(context.Context) (T, error)) (got T, err error) {
+	if err := s.enter(ctx); err != nil {
+		return got, err
+	}
+	st := s.probe.note(s.note, s.depth, text, args)
+	ctx, err = s.probe.strikeStatement(ctx, s, st)
+	if err == nil {
+		got, err = do(ctx)
+	}
+	s.probe.noted(st, affected(got), err)
+	return got, err
+}
+
+// affected is how many rows a statement has affected, where its result says so.
+func affected(got any) int64 {
+	switch got := got.(type) {
+	case nil:
+	case driver.Result:
+		if n, err := got.RowsAffected(); err == nil {
+			return n
+		}
+	case pgconn.CommandTag:
+		return got.RowsAffected()
+	case *engine.Kept:
+		return int64(got.Len())
+	}
+	return -1
+}
+
+// ExecContext implements [driver.ExecerContext].
+func (s *session) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
+	return run(ctx, s, query, values(args), func(ctx context.Context) (driver.Result, error) {
+		return s.inner.ExecContext(ctx, query, args)
+	})
+}
+
+// QueryContext implements [driver.QueryerContext].
+func (s *session) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
+	return run(ctx, s, query, values(args), func(ctx context.Context) (driver.Rows, error) {
+		return s.inner.QueryContext(ctx, query, args)
+	})
+}
+
+// PrepareContext implements [driver.ConnPrepareContext]. What is prepared is noted
+// when it runs.
+func (s *session) PrepareContext(ctx context.Context, query string) (driver.Stmt, error) {
+	if err := s.enter(ctx); err != nil {
+		return nil, err
+	}
+	prepared, err := s.inner.PrepareContext(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	return &stmt{prepared, s, query}, nil
+}
+
+// InsertRows implements [engine.Session].
+func (s *session) InsertRows(ctx context.Context, rows engine.Rows) error {
+	_, err := run(ctx, s, insertText(rows), nil, func(ctx context.Context) (driver.Result, error) {
+		return driver.RowsAffected(rows.Len), s.inner.InsertRows(ctx, rows)
+	})
+	return err
+}
+
+// ExecNative implements [postgres.Native].
+func (s *session) ExecNative(ctx context.Context, query string, args []any) (pgconn.CommandTag, error) {
+	return run(ctx, s, query, args, func(ctx context.Context) (pgconn.CommandTag, error) {
+		return s.inner.(postgres.Native).ExecNative(ctx, query, args)
+	})
+}
+
+// QueryNative implements [postgres.Native].
+func (s *session) QueryNative(ctx context.Context, query string, args []any) (*postgres.Rows, error) {
+	return run(ctx, s, query, args, func(ctx context.Context) (*postgres.Rows, error) {
+		return s.inner.(postgres.Native).QueryNative(ctx, query, args)
+	})
+}
+
+// Native implements [postgres.Native]. What runs there is noted by its texts, and
+// its end is not known.
+func (s *session) Native(ctx context.Context, query string, texts ...string) (*pgx.Conn, error) {
+	for _, text := range texts {
+		if _, err := run(ctx, s, text, nil, func(context.Context) (any, error) { return nil, nil }); err != nil {
+			return nil, err
+		}
+	}
+	if err := s.enter(ctx); err != nil {
+		return nil, err
+	}
+	return s.inner.(postgres.Native).Native(ctx, query, texts...)
+}
+
+// Failed implements [engine.Conn].
+func (s *session) Failed(ctx context.Context, err error) *engine.Error {
+	if own, ok := err.(*engine.Error); ok { //nolint:errorlint // what wraps one is the engine's
+		told := *own
+		return &told
+	}
+	return s.inner.Failed(ctx, err)
+}
+
+// Savepoint implements [engine.Session].
+func (s *session) Savepoint(ctx context.Context, readOnly bool) error {
+	if err := s.enter(ctx); err != nil {
+		return err
+	}
+	if err := s.inner.Savepoint(ctx, readOnly); err != nil {
+		return err
+	}
+	s.depth++
+	return nil
+}
+
+// Release implements [engine.Session].
+func (s *session) Release(ctx context.Context) error {
+	err := s.inner.Release(ctx)
+	if err == nil {
+		s.depth--
+	}
+	return err
+}
+
+// RollbackTo implements [engine.Session].
+func (s *session) RollbackTo(ctx context.Context) error {
+	err := s.inner.RollbackTo(ctx)
+	if err == nil {
+		s.depth--
+	}
+	return err
+}
+
+// Commit implements [engine.Session].
+func (s *session) Commit(ctx context.Context, observed bool) (engine.Outcome, error) {
+	if !s.entered {
+		return s.leave(engine.Committed, nil)
+	}
+	if outcome, err, struck := s.probe.strikeCommit(ctx, s, observed); struck {
+		return s.leave(outcome, err)
+	}
+	return s.leave(s.inner.Commit(ctx, observed))
+}
+
+// Rollback implements [engine.Session].
+func (s *session) Rollback(ctx context.Context, cause error) (engine.Outcome, error) {
+	outcome, err := s.inner.Rollback(ctx, cause)
+	if fault := s.probe.strike(ctx, point{at: atRollback, session: s}); s.entered && fault != nil {
+		err = errors.Join(cause, fault)
+	}
+	why := err
+	if why == nil {
+		why = cause
+	}
+	_, _ = s.leave(outcome, why)
+	return outcome, err
+}
+
+// leave notes the end and passes the turn on.
+func (s *session) leave(outcome engine.Outcome, err error) (engine.Outcome, error) {
+	s.probe.ended(s.note, outcome, err)
+	s.probe.giveBack(s.use)
+	if s.entered {
+		s.entered = false
+		s.probe.turns.pass()
+	}
+	return outcome, err
+}
+
+// HookRuns implements [engine.HookWatcher].
+func (s *session) HookRuns(f func(ctx context.Context)) { s.probe.hookRuns(s.note, f) }
+
+func isEscape(err error) bool { return errors.Is(err, engine.ErrTxControl) }
+
+func values(named []driver.NamedValue) []any {
+	args := make([]any, len(named))
+	for i, v := range named {
+		args[i] = v.Value
+	}
+	return args
+}

@@ -1,0 +1,115 @@
+package dbtest
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io/fs"
+	"reflect"
+	"sync"
+	"unsafe"
+
+	"github.com/tholedb/thole"
+)
+
+// This file is about templates: databases with the migrations and fixtures of a
+// Config, made once, of which each test has a copy.
+
+// templateVersion is part of a template's name, and changes when templates do.
+const templateVersion = "1"
+
+// fill makes an empty database what the Config says.
+func (c Config) fill(ctx context.Context, db *thole.DB) error {
+	if err := c.migrate(ctx, db); err != nil {
+		return err
+	}
+	return c.load(ctx, db)
+}
+
+func (c Config) migrate(ctx context.Context, db *thole.DB) error {
+	if c.Migrations == nil {
+		return nil
+	}
+	return db.Migrate(ctx, c.Migrations)
+}
+
+func (c Config) load(ctx context.Context, db *thole.DB) error {
+	if c.Fixtures == nil {
+		return nil
+	}
+	if err := c.Fixtures(ctx, db); err != nil {
+		return fmt.Errorf("run Fixtures: %w", err)
+	}
+	return nil
+}
+
+// configure lets the Config change a configuration.
+func (c Config) configure(cfg *thole.Config) *thole.Config {
+	if c.Configure != nil {
+		c.Configure(cfg)
+	}
+	return cfg
+}
+
+// identity tells Configs with equal templates, within this process. It costs
+// little where Migrations is an embed.FS, or another type that compares.
+type identity struct {
+	migrations          any
+	fixtures, configure unsafe.Pointer
+}
+
+func (c Config) identity() identity {
+	id := identity{fixtures: pointer(c.Fixtures), configure: pointer(c.Configure)}
+	switch v := reflect.ValueOf(c.Migrations); {
+	case !v.IsValid():
+	case v.Comparable():
+		id.migrations = c.Migrations
+	default:
+		id.migrations = c.digest() // of a map, whose files may change
+	}
+	return id
+}
+
+// pointer tells functions apart, also two closures of one literal.
+func pointer[F any](f F) unsafe.Pointer { return *(*unsafe.Pointer)(unsafe.Pointer(&f)) }
+
+// digest is one of all files of the migrations, in hexadecimal. Files that can't be
+// read are left out: migrating says so.
+func (c Config) digest() string {
+	h := sha256.New()
+	fmt.Fprintf(h, "%s\n", templateVersion)
+	if c.Migrations != nil {
+		_ = fs.WalkDir(c.Migrations, ".", func(path string, entry fs.DirEntry, err error) error {
+			if err != nil || entry.IsDir() {
+				return nil //nolint:nilerr // see above
+			}
+			content, _ := fs.ReadFile(c.Migrations, path)
+			fmt.Fprintf(h, "%q %d\n", path, len(content))
+			_, _ = h.Write(content) // never fails
+			return nil
+		})
+	}
+	return hex.EncodeToString(h.Sum(nil)[:8])
+}
+
+// once makes a value for each identity once, and keeps it, and the Config's
+// functions, as long as the process lives.
+type once[T any] struct {
+	mu   sync.Mutex
+	made map[identity]func() (T, error)
+}
+
+func (o *once[T]) get(id identity, fill func() (T, error)) (T, error) {
+	o.mu.Lock()
+	if o.made == nil {
+		o.made = map[identity]func() (T, error){}
+	}
+	get, ok := o.made[id]
+	if !ok {
+		get = sync.OnceValues(fill)
+		o.made[id] = get
+	}
+	o.mu.Unlock()
+	return get()
+}
