@@ -14,12 +14,12 @@ var errUndo = errors.New("the test has ended")
 // Sub opens a savepoint of tx for a subtest, which is undone when that ends. Until
 // then tx itself can't be used, and no other subtest can have one: parallel
 // subtests need a [Session] each.
-func Sub(t *testing.T, tx *thole.Tx) *thole.Tx {
-	t.Helper()
-	return keepOpen(t, func(ctx context.Context, fn func(tx *thole.Tx) error) error {
+func Sub(tb testing.TB, tx *thole.Tx) *thole.Tx {
+	tb.Helper()
+	return keepOpen(tb, func(ctx context.Context, fn func(tx *thole.Tx) error) error {
 		err := tx.WithSession(ctx, fn)
 		if errors.Is(err, thole.ErrNested) || errors.Is(err, thole.ErrBusy) {
-			t.Errorf("dbtest: the session is in use, by another subtest perhaps: parallel subtests need a Session each")
+			tb.Errorf("dbtest: the session is in use, by another subtest perhaps: parallel subtests need a Session each")
 		}
 		return err
 	})
