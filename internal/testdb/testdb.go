@@ -4,18 +4,15 @@ package testdb
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"net/url"
 	"os"
 	"path/filepath"
 	"runtime"
-	"strings"
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
+	"github.com/tholedb/thole/internal/pgclone"
 	"github.com/tholedb/thole/internal/pgserver"
 )
 
@@ -29,9 +26,7 @@ func SQLite(tb testing.TB) string {
 // skipped and says why, or fails when DBTEST_REQUIRE is postgres.
 func Postgres(tb testing.TB) string {
 	tb.Helper()
-	server := find(tb, pgserver.Find)
-	name := newDatabase(tb, server)
-	return within(tb, server, name)
+	return newDatabase(tb, find(tb, pgserver.Find)).URL
 }
 
 // PostgresWaiting returns the URL of an empty database whose server waits, with
@@ -39,8 +34,7 @@ func Postgres(tb testing.TB) string {
 // for one it does as [Postgres] does.
 func PostgresWaiting(tb testing.TB) string {
 	tb.Helper()
-	server := find(tb, pgserver.FindWaiting)
-	return within(tb, server, newDatabase(tb, server))
+	return newDatabase(tb, find(tb, pgserver.FindWaiting)).URL
 }
 
 // PgBouncer returns the URL of an empty database behind a PgBouncer in
@@ -48,8 +42,12 @@ func PostgresWaiting(tb testing.TB) string {
 // does.
 func PgBouncer(tb testing.TB) string {
 	tb.Helper()
-	name := newDatabase(tb, find(tb, pgserver.Find))
-	return within(tb, find(tb, pgserver.FindPooler), name)
+	db := newDatabase(tb, find(tb, pgserver.Find))
+	behind, err := pgclone.Within(find(tb, pgserver.FindPooler), db.Name)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return behind
 }
 
 // PostgresToKill returns a server of the test's own that keeps what it has
@@ -88,38 +86,20 @@ func findServer(tb testing.TB, in func(context.Context) (*pgserver.Server, error
 	return server
 }
 
-// newDatabase makes a database that is dropped when the test has ended, and
-// returns its name.
-func newDatabase(tb testing.TB, server string) string {
-	tb.Helper()
-	name := "thole_test_" + strings.ToLower(rand.Text())
-	execute(tb, server, "create database "+name+" template template0 strategy file_copy")
-	tb.Cleanup(func() { execute(tb, server, "drop database if exists "+name+" with (force)") })
-	return name
-}
-
-// within is the URL of a database of a server.
-func within(tb testing.TB, server, name string) string {
-	tb.Helper()
-	own, err := url.Parse(server)
-	if err != nil {
-		tb.Fatal("read the URL of the test server: it is not a URL")
-	}
-	own.Path = "/" + name
-	return own.String()
-}
-
-// execute runs a statement on a connection of its own.
-func execute(tb testing.TB, server, statement string) {
+// newDatabase makes an empty database that is dropped in the background when the
+// test has ended.
+func newDatabase(tb testing.TB, server string) *pgclone.Database {
 	tb.Helper()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(tb.Context()), time.Minute)
 	defer cancel()
-	conn, err := pgx.Connect(ctx, server)
+	s, err := pgclone.On(ctx, server)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	defer conn.Close(ctx)
-	if _, err := conn.Exec(ctx, statement); err != nil {
-		tb.Fatalf("%s: %v", statement, err)
+	db, err := s.Clone(ctx, pgclone.Template{})
+	if err != nil {
+		tb.Fatal(err)
 	}
+	tb.Cleanup(db.Drop)
+	return db
 }
