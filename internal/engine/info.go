@@ -25,7 +25,11 @@ type Info struct {
 func (i *Info) String() string {
 	if i.Query != "" {
 		const most = 80
-		return fmt.Sprintf("statement %.*q begun %s ago", most, i.Query, time.Since(i.Began).Round(time.Millisecond))
+		at := i.Caller.String()
+		if at != "" {
+			at = " at " + at
+		}
+		return fmt.Sprintf("statement %.*q%s begun %s ago", most, i.Query, at, time.Since(i.Began).Round(time.Millisecond))
 	}
 	label := ""
 	if i.Label != "" {
@@ -50,6 +54,8 @@ func Here() Caller {
 var between = []string{
 	"github.com/tholedb/thole.",
 	"github.com/tholedb/thole/internal/engine",
+	"github.com/tholedb/thole/internal/probe.",
+	"github.com/tholedb/thole/testing/dbtest.",
 	"database/sql.",
 	"github.com/jmoiron/sqlx.",
 	"github.com/jackc/pgx/v5.",

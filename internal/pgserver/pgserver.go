@@ -43,6 +43,9 @@ type Server struct {
 	// Passed are the providers that were asked before.
 	Passed []Passed
 
+	// Private says that no other process uses the server.
+	Private bool
+
 	// lifeline keeps a local server alive until it is closed, which happens at
 	// the end of the process, or when nothing refers to it.
 	lifeline *os.File

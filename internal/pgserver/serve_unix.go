@@ -87,7 +87,7 @@ func (h host) serve(ctx context.Context, dir string, lock *os.File) (*Server, er
 	if err != nil {
 		return nil, err
 	}
-	return &Server{URL: serverURL(string(password), sockets, port), Provider: h.bin, lifeline: lifeline, pidFile: pidFile}, nil
+	return &Server{URL: serverURL(string(password), sockets, port), Provider: h.bin, Private: true, lifeline: lifeline, pidFile: pidFile}, nil
 }
 
 // run has the watcher run a server in dir, and returns when ready reports that

@@ -62,6 +62,13 @@ func PostgresToKill(tb testing.TB) *pgserver.Server {
 	return server
 }
 
+// Server returns the server of this process. Without one the test is skipped or
+// fails, as with [Postgres].
+func Server(tb testing.TB) *pgserver.Server {
+	tb.Helper()
+	return findServer(tb, pgserver.Find)
+}
+
 // find returns the URL of a server, or skips or fails the test.
 func find(tb testing.TB, in func(context.Context) (*pgserver.Server, error)) string {
 	tb.Helper()

@@ -2,89 +2,152 @@ package dbtest
 
 import (
 	"context"
-	"crypto/rand"
-	"net/url"
-	"strings"
+	"log/slog"
+	"strconv"
+	"sync"
 	"testing"
+	"time"
 
-	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/tholedb/thole"
 	"github.com/tholedb/thole/internal/engine"
 	"github.com/tholedb/thole/internal/engine/postgres"
-	"github.com/tholedb/thole/internal/pgserver"
-	"github.com/tholedb/thole/internal/testdb"
+	"github.com/tholedb/thole/internal/pgclone"
 )
 
-var engines once[*postgres.Sandboxes]
-
-// postgresSandbox is a transaction on a kept connection.
+// postgresSandbox is a transaction in a copy of the template that all sandboxes of
+// the test binary share.
 func (c Config) postgresSandbox(tb testing.TB) *thole.DB {
 	tb.Helper()
-	shared, err := engines.get(c.identity(), func() (*postgres.Sandboxes, error) {
-		s, err := pgserver.Find(context.Background())
-		if err != nil {
-			return nil, err
-		}
-		ctx := context.Background()
-		conn, err := pgx.Connect(ctx, s.URL)
-		if err != nil {
-			return nil, err
-		}
-		name := "thole_sandbox_" + strings.ToLower(rand.Text())
-		if _, err := conn.Exec(ctx, "create database "+name+" template template0 strategy file_copy"); err != nil {
-			return nil, err
-		}
-		conn.Close(ctx)
-		own, _ := url.Parse(s.URL)
-		own.Path = "/" + name
-		cfg, err := thole.ParseURL(own.String())
-		if err != nil {
-			return nil, err
-		}
-		c.configure(cfg)
-		db, err := thole.OpenConfig(context.Background(), cfg)
-		if err != nil {
-			return nil, err
-		}
-		if err := c.fill(context.Background(), db); err != nil {
-			return nil, err
-		}
-		db.Close()
-		cfg.Postgres.ConnConfig.RuntimeParams["lock_timeout"] = "5000"
-		cfg.Postgres.MaxConns = 32
-		e, err := postgres.Open(context.Background(), cfg.Postgres, engine.Env{Log: nil, Sessions: new(engine.Registry)})
-		return postgres.NewSandboxes(e), err
-	})
+	s := findServer(tb)
+	s.reserve(tb, 1)
+	shared, err := c.sharedDatabase(context.WithoutCancel(tb.Context()), s)
 	if err != nil {
-		tb.Fatal(err)
+		tb.Fatalf("dbtest: make the database of sandboxes: %v", err)
 	}
-	cfg, _ := thole.ParseURL("postgres:///unused_test")
-	c.configure(cfg)
-	box := shared.New(tb.Name())
-	return c.assemble(tb, cfg, opening{
+	var box *postgres.Sandbox
+	return c.assemble(tb, c.configure(&thole.Config{Postgres: shared.cfg.Copy()}), opening{
 		kind: sandboxKind,
-		open: func(context.Context, engine.Env) (engine.Engine, error) { return box, nil },
-		undo: func(context.Context) error { return nil },
+		open: func(ctx context.Context, _ engine.Env) (engine.Engine, error) {
+			box = shared.New(tb.Name())
+			return box, s.Connect(ctx, box.Connect)
+		},
+		undo: func(context.Context) error {
+			if box.HasEscaped() {
+				shared.retire()
+			}
+			return nil
+		},
 	})
 }
 
+// postgresDatabase is a copy of the template of the test's own.
 func (c Config) postgresDatabase(tb testing.TB) *thole.DB {
 	tb.Helper()
-	cfg, err := thole.ParseURL(testdb.Postgres(tb))
+	s := findServer(tb)
+	ctx := context.WithoutCancel(tb.Context())
+	clone, err := s.Clone(ctx, c.template(s))
 	if err != nil {
-		tb.Fatal(err)
+		tb.Fatalf("dbtest: %v", err)
 	}
-	c.configure(cfg)
-	db := c.assemble(tb, cfg, opening{
+	cfg, err := c.postgresConfig(clone.URL)
+	if err != nil {
+		tb.Fatalf("dbtest: %v", err)
+	}
+	cfg.Postgres.MaxConns = min(cfg.Postgres.MaxConns, poolOfDatabase, int32(s.most))
+	s.reserve(tb, int(cfg.Postgres.MaxConns))
+	return c.assemble(tb, cfg, opening{
 		kind: databaseKind,
-		open: func(ctx context.Context, env engine.Env) (engine.Engine, error) {
-			return postgres.Open(ctx, cfg.Postgres, env)
+		open: func(ctx context.Context, env engine.Env) (opened engine.Engine, err error) {
+			err = s.Connect(ctx, func(ctx context.Context) error {
+				opened, err = postgres.Open(ctx, cfg.Postgres, env)
+				return err
+			})
+			return opened, err
 		},
-		undo: func(context.Context) error { return nil },
+		undo: func(context.Context) error { clone.Drop(); return nil },
 	})
-	if err := c.fill(context.Background(), db); err != nil {
-		tb.Fatal(err)
+}
+
+// poolOfDatabase is how many connections a Database has at most.
+const poolOfDatabase = 4
+
+// postgresConfig is the configuration of a database.
+func (c Config) postgresConfig(url string) (*thole.Config, error) {
+	cfg, err := thole.ParseURL(url)
+	if err != nil {
+		return nil, err
 	}
-	return db
+	return c.configure(cfg), nil
+}
+
+// template is what databases with the Config are copies of. What Fixtures and
+// Configure do is known to this process alone.
+func (c Config) template(s *server) pgclone.Template {
+	migrated := pgclone.Template{Key: c.digest(), Own: c.Configure != nil, Build: func(ctx context.Context, url string) error {
+		return c.build(ctx, s, url, c.migrate)
+	}}
+	if c.Fixtures == nil {
+		return migrated
+	}
+	return pgclone.Template{From: &migrated, Key: keys.of(c.identity()), Own: true, Build: func(ctx context.Context, url string) error {
+		return c.build(ctx, s, url, c.load)
+	}}
+}
+
+// build fills a template.
+func (c Config) build(ctx context.Context, s *server, url string, fill func(context.Context, *thole.DB) error) error {
+	cfg, err := c.postgresConfig(url)
+	if err != nil {
+		return err
+	}
+	cfg.Postgres.MaxConns = 2
+	var db *thole.DB
+	err = s.Connect(ctx, func(ctx context.Context) (err error) {
+		db, err = thole.OpenConfig(ctx, cfg)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	return fill(ctx, db)
+}
+
+// sandboxes are the sandboxes of one Config.
+type sandboxes struct {
+	*postgres.Sandboxes
+	cfg    *pgxpool.Config
+	retire func() // has those to come use another database
+}
+
+var shared once[*sandboxes]
+
+// sharedDatabase is the database of the Config's sandboxes. It is dropped by a
+// later process, when this one has ended.
+func (c Config) sharedDatabase(ctx context.Context, s *server) (*sandboxes, error) {
+	id := c.identity()
+	return shared.get(id, func() (*sandboxes, error) {
+		clone, err := s.Clone(ctx, c.template(s))
+		if err != nil {
+			return nil, err
+		}
+		cfg, err := c.postgresConfig(clone.URL)
+		if err != nil {
+			return nil, err
+		}
+		pg := cfg.Postgres
+		pg.MaxConns, pg.MinConns, pg.MinIdleConns = int32(s.most), 0, 0
+		pg.MaxConnIdleTime, pg.HealthCheckPeriod = 10*time.Second, 5*time.Second
+		pg.ConnConfig.RuntimeParams["lock_timeout"] = strconv.FormatInt(postgres.SandboxLockTimeout.Milliseconds(), 10)
+		on, err := postgres.Open(ctx, pg, engine.Env{Log: slog.New(slog.DiscardHandler), Sessions: new(engine.Registry)})
+		if err != nil {
+			return nil, err
+		}
+		return &sandboxes{postgres.NewSandboxes(on), pg, sync.OnceFunc(func() {
+			shared.forget(id)
+			clone.Drop()
+		})}, nil
+	})
 }

@@ -2,7 +2,6 @@ package dbtest
 
 import (
 	"context"
-	"errors"
 	"sync"
 	"testing"
 	"time"
@@ -117,7 +116,7 @@ func (r *rig) end() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), ending)
 	defer cancel()
-	if err := r.undo(ctx); err != nil && !errors.Is(err, engine.ErrTxControl) { // that was told
+	if err := r.undo(ctx); err != nil {
 		r.tb.Errorf("dbtest: %v", err)
 	}
 }

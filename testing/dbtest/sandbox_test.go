@@ -235,6 +235,30 @@ func TestB3OwnClone(t *testing.T) {
 	wantNames(t, other, "other")
 }
 
+// B4: of two tests with the same unique key one fails with the name of the other,
+// and neither hangs.
+func TestB4SameKey(t *testing.T) {
+	t.Parallel()
+	first, second := onPostgres().Sandbox(t), onPostgres()
+	if err := add(t.Context(), first, "same"); err != nil {
+		t.Fatal(err)
+	}
+	t.Run("second", func(t *testing.T) {
+		db := second.Sandbox(t)
+		err := db.WithSessionOptions(t.Context(), thole.SessionOptions{LockTimeout: 300 * time.Millisecond}, func(tx *thole.Tx) error {
+			return add(t.Context(), tx, "same")
+		})
+		if !errors.Is(err, thole.ErrLocked) || !strings.Contains(err.Error(), "the test TestB4SameKey has it") ||
+			!strings.Contains(err.Error(), "dbtest.Database") {
+			t.Errorf("got %v, want ErrLocked with the name of the other test", err)
+		}
+		if err := add(t.Context(), db, "other"); err != nil {
+			t.Errorf("with a key of its own: %v", err)
+		}
+	})
+	wantNames(t, first, "same")
+}
+
 // B5: what leaves the callback by a panic or Goexit rolls back, and the end of a
 // test undoes although its ctx has ended.
 func TestB5Leaving(t *testing.T) {
@@ -795,6 +819,7 @@ func TestB19Left(t *testing.T) {
 func TestB20Escape(t *testing.T) {
 	t.Parallel()
 	config := onPostgres()
+	config.Fixtures = func(context.Context, *thole.DB) error { return nil } // so that nobody else is in its database
 	escaped := record(t, func(tb testing.TB) {
 		db := config.Sandbox(tb)
 		err := inSession(tb, db, func(ctx context.Context, tx *thole.Tx) error {

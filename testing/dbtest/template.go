@@ -2,6 +2,7 @@ package dbtest
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -93,11 +94,38 @@ func (c Config) digest() string {
 	return hex.EncodeToString(h.Sum(nil)[:8])
 }
 
+// keys are names for identities, in this process.
+var keys names
+
+type names struct {
+	mu    sync.Mutex
+	known map[identity]string
+}
+
+func (n *names) of(id identity) string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.known == nil {
+		n.known = map[identity]string{}
+	}
+	if _, ok := n.known[id]; !ok {
+		n.known[id] = rand.Text()
+	}
+	return n.known[id]
+}
+
 // once makes a value for each identity once, and keeps it, and the Config's
 // functions, as long as the process lives.
 type once[T any] struct {
 	mu   sync.Mutex
 	made map[identity]func() (T, error)
+}
+
+// forget has the value of an identity made anew when it is asked for.
+func (o *once[T]) forget(id identity) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.made, id)
 }
 
 func (o *once[T]) get(id identity, fill func() (T, error)) (T, error) {

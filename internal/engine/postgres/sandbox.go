@@ -66,6 +66,14 @@ func (b *Sandboxes) New(name string) *Sandbox {
 	}
 }
 
+// Connect takes the connection now, and not before the first statement, so that who
+// waits for one learns it early.
+func (b *Sandbox) Connect(ctx context.Context) error { return b.outer.connect(ctx) }
+
+// HasEscaped reports whether a statement has ended the transaction. What was done
+// before is in the database.
+func (b *Sandbox) HasEscaped() bool { return b.over != nil }
+
 // Begin implements [engine.Engine].
 func (b *Sandbox) Begin(_ context.Context, opts engine.Options) (engine.Session, error) {
 	if _, err := b.Isolation(opts.Isolation); err != nil {
@@ -104,8 +112,7 @@ func (b *Sandbox) BeginMigration(ctx context.Context) (engine.Session, error) {
 	return s, nil
 }
 
-// Close rolls everything back. The error matches [engine.ErrTxControl] when a
-// statement has ended the transaction, and what was done is in the database.
+// Close rolls everything back, unless [Sandbox.HasEscaped].
 func (b *Sandbox) Close(ctx context.Context) error {
 	c := b.outer.conn
 	if c == nil {
@@ -114,8 +121,9 @@ func (b *Sandbox) Close(ctx context.Context) error {
 	b.outer.conn = nil
 	switch {
 	case c.controlled, b.outer.ahead.begun && !c.wire.IsClosed() && c.status() == 'I':
+		b.escape()
 		c.destroy()
-		return errControlled
+		return nil
 	case c.wire.IsClosed():
 		c.release()
 		return nil
@@ -139,6 +147,7 @@ type boxed struct {
 	opts     engine.Options
 	entered  bool
 	last     []command // run when it commits, before that
+	waited   *lockWait // of the statement that ran last
 }
 
 var _ interface {
@@ -331,6 +340,11 @@ func (s *boxed) InsertRows(ctx context.Context, rows engine.Rows) error {
 	return err
 }
 
+// Failed implements [engine.Conn].
+func (s *boxed) Failed(ctx context.Context, err error) *engine.Error {
+	return s.waited.explain(s.session.Failed(ctx, err))
+}
+
 // Savepoint implements [engine.Session].
 func (s *boxed) Savepoint(ctx context.Context, readOnly bool) error {
 	_, err := inBox(ctx, s, "", func() (any, error) { return nil, s.session.Savepoint(ctx, readOnly) })
@@ -342,7 +356,10 @@ func inBox[T any](ctx context.Context, s *boxed, query string, run func() (T, er
 	if err := s.enter(ctx); err != nil {
 		return got, err
 	}
-	if got, err = run(); err != nil {
+	s.waited = s.await()
+	got, err = run()
+	s.waited.timer.Stop()
+	if err != nil {
 		return got, err
 	}
 	s.last = append(s.last, atEnd(query)...)
