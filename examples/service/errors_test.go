@@ -75,7 +75,7 @@ func TestUnknown(t *testing.T) {
 // told.
 func TestInternalsStayInside(t *testing.T) {
 	t.Parallel()
-	databases.EachDatabase(t, func(t *testing.T, db *thole.DB) {
+	databases.Each(t, func(t *testing.T, db *thole.DB) {
 		t.Parallel()
 		var log strings.Builder
 		s := &service{db: db, log: slog.New(slog.NewTextHandler(&log, nil))}

@@ -70,7 +70,7 @@ func open(t *testing.T, databaseURL string, change func(*thole.Config)) *thole.D
 // eachService runs test on every engine.
 func eachService(t *testing.T, test func(t *testing.T, handler http.Handler, db *thole.DB)) {
 	t.Helper()
-	databases.EachDatabase(t, func(t *testing.T, db *thole.DB) {
+	databases.Each(t, func(t *testing.T, db *thole.DB) {
 		t.Parallel()
 		test(t, newHandler(db, quiet), db)
 	})

@@ -105,7 +105,7 @@ func (c Config) build(ctx context.Context, s *server, url string, fill func(cont
 	cfg.Postgres.MaxConns = 2
 	var db *thole.DB
 	err = s.Connect(ctx, func(ctx context.Context) (err error) {
-		db, err = thole.OpenConfig(ctx, cfg)
+		db, err = thole.OpenConfig(ctx, forTemplate(cfg))
 		return err
 	})
 	if err != nil {

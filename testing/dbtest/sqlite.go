@@ -62,7 +62,7 @@ func (c Config) makeImage(ctx context.Context) (image []byte, err error) {
 		on, err = sqlite.Open(ctx, sqlite.Config(*cfg.SQLite), env)
 		return on, err
 	})
-	db, err := thole.OpenConfig(opened, cfg)
+	db, err := thole.OpenConfig(opened, forTemplate(cfg))
 	if err != nil {
 		return nil, err
 	}

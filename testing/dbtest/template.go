@@ -53,6 +53,14 @@ func (c Config) configure(cfg *thole.Config) *thole.Config {
 	return cfg
 }
 
+// forTemplate is a configuration by which a template is made: what it says of the
+// sessions of tests is not for those of migrations and fixtures.
+func forTemplate(cfg *thole.Config) *thole.Config {
+	own := *cfg
+	own.Session = thole.SessionOptions{}
+	return &own
+}
+
 // identity tells Configs with equal templates, within this process. It costs
 // little where Migrations is an embed.FS, or another type that compares.
 type identity struct {
