@@ -3,6 +3,7 @@ package probe
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -49,11 +50,11 @@ func (t *turns) take(ctx context.Context, info *engine.Info, wait time.Duration)
 		t.holder.Store(info)
 		return nil
 	case <-ctx.Done():
-		return &engine.Error{Kind: kindOf(ctx), Message: t.doing(info), Err: ctx.Err()}
+		return &engine.Error{Kind: kindOf(ctx), Message: t.doing(), Err: errors.Join(ctx.Err(), engine.Cause(ctx))}
 	case <-timer.C:
 		return &engine.Error{
 			Kind:    engine.ErrLocked,
-			Message: fmt.Sprintf("%s: gave up after %s; what waits for the session that it is inside of waits in vain, and has to use its Tx", t.doing(info), wait),
+			Message: fmt.Sprintf("%s: gave up after %s; what waits for the session that it is inside of waits in vain: use its Tx", t.doing(), wait),
 			Aborts:  engine.AbortsSession,
 		}
 	}
@@ -68,13 +69,13 @@ func (t *turns) pass() {
 	t.free <- struct{}{}
 }
 
-// doing says who waits and for whom.
-func (t *turns) doing(info *engine.Info) string {
+// doing says for whom somebody waits.
+func (t *turns) doing() string {
 	what := "somebody has just had it"
 	if holder := t.holder.Load(); holder != nil {
-		what = holder.String() + " has it"
+		what = holder.String() + " holds it"
 	}
-	return fmt.Sprintf("sessions of a sandbox take turns, and the one at %s waits for its own: %s", info.Caller, what)
+	return "wait for the turn, as sessions of a sandbox take turns, " + what
 }
 
 // inside is the error of what uses the DB inside a session, past it.
@@ -88,7 +89,7 @@ func inside(holder, info *engine.Info) error {
 }
 
 func kindOf(ctx context.Context) error {
-	if _, ok := ctx.Deadline(); ok && ctx.Err() == context.DeadlineExceeded {
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return engine.ErrTimeout
 	}
 	return nil

@@ -85,6 +85,9 @@ func (c Config) postgresConfig(url string) (*thole.Config, error) {
 // template is what databases with the Config are copies of. What Fixtures and
 // Configure do is known to this process alone.
 func (c Config) template(s *server) pgclone.Template {
+	if c.isEmpty() {
+		return pgclone.Template{}
+	}
 	migrated := pgclone.Template{Key: c.digest(), Own: c.Configure != nil, Build: func(ctx context.Context, url string) error {
 		return c.build(ctx, s, url, c.migrate)
 	}}

@@ -71,17 +71,8 @@ const queueing = 10 * time.Minute
 // reserve waits for connections, which the end of the test gives back.
 func (s *server) reserve(tb testing.TB, n int) {
 	tb.Helper()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(tb.Context()), queueing)
-	defer cancel()
-	if t, ok := tb.(interface{ Deadline() (time.Time, bool) }); ok {
-		if deadline, ok := t.Deadline(); ok {
-			ctx, cancel = context.WithDeadline(ctx, deadline.Add(-max(time.Until(deadline)/10, time.Second)))
-			defer cancel()
-		}
-	}
-	if err := s.slots.Acquire(ctx, int64(n)); err != nil {
-		tb.Fatalf("dbtest: wait for %d of the %d connections that tests may have: %v; they are used by %s",
-			n, s.most, err, s.who())
+	if !s.slots.TryAcquire(int64(n)) {
+		s.queue(tb, n)
 	}
 	s.mu.Lock()
 	s.holders = append(s.holders, tb.Name())
@@ -94,6 +85,23 @@ func (s *server) reserve(tb testing.TB, n int) {
 			s.holders = slices.Delete(s.holders, i, i+1)
 		}
 	})
+}
+
+// queue waits for connections that others have.
+func (s *server) queue(tb testing.TB, n int) {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(tb.Context()), queueing)
+	defer cancel()
+	if t, ok := tb.(interface{ Deadline() (time.Time, bool) }); ok {
+		if deadline, ok := t.Deadline(); ok {
+			ctx, cancel = context.WithDeadline(ctx, deadline.Add(-max(time.Until(deadline)/10, time.Second)))
+			defer cancel()
+		}
+	}
+	if err := s.slots.Acquire(ctx, int64(n)); err != nil {
+		tb.Fatalf("dbtest: wait for %d of the %d connections that tests may have: %v; they are used by %s",
+			n, s.most, err, s.who())
+	}
 }
 
 // who are the tests that have connections.

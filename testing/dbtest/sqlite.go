@@ -48,6 +48,9 @@ var images once[[]byte]
 // image is the template: a database with the migrations and fixtures.
 func (c Config) image(tb testing.TB) []byte {
 	tb.Helper()
+	if c.isEmpty() {
+		c = Config{}
+	}
 	image, err := images.get(c.identity(), func() ([]byte, error) { return c.makeImage(context.WithoutCancel(tb.Context())) })
 	if err != nil {
 		tb.Fatalf("dbtest: make the database that tests copy: %v", err)

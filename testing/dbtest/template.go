@@ -20,6 +20,9 @@ import (
 // templateVersion is part of a template's name, and changes when templates do.
 const templateVersion = "1"
 
+// isEmpty reports whether the template is an empty database.
+func (c Config) isEmpty() bool { return c.Migrations == nil && c.Fixtures == nil }
+
 // fill makes an empty database what the Config says.
 func (c Config) fill(ctx context.Context, db *thole.DB) error {
 	if err := c.migrate(ctx, db); err != nil {

@@ -132,7 +132,8 @@ func (b *Sandbox) Close(ctx context.Context) error {
 	ctx, cancel := engine.Detached(ctx)
 	defer cancel()
 	// Advisory locks of the connection outlive a transaction.
-	if err := c.wire.Exec(ctx, "rollback; select pg_catalog.pg_advisory_unlock_all()").Close(); err != nil {
+	err := c.wire.Exec(ctx, "rollback; select pg_catalog.pg_advisory_unlock_all()").Close()
+	if err != nil && !c.wire.IsClosed() { // the server rolls back what has no connection any more
 		c.destroy()
 		return fmt.Errorf("roll the sandbox back: %w", c.explain(ctx, err))
 	}

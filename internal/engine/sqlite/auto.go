@@ -83,7 +83,7 @@ func (a *autoConn) QueryContext(ctx context.Context, query string, args []driver
 	if err != nil {
 		return nil, err
 	}
-	if a.engine.image != nil {
+	if a.engine.image != nil && r.finish == nil {
 		return keep(r)
 	}
 	a.rows = r
@@ -187,7 +187,7 @@ func (a *autoConn) Failed(ctx context.Context, err error) *engine.Error { return
 
 // Abandon implements [engine.AutoConn]. A statement commits behind its last row.
 func (a *autoConn) Abandon() engine.Outcome {
-	if a.rows.ended {
+	if a.rows == nil || a.rows.ended {
 		return engine.Committed
 	}
 	a.rows.failed = true

@@ -10,9 +10,9 @@ import (
 // This file is for tests, which have a copy each of one database.
 
 // OpenImage opens a database in memory that is what the image says: a copy of the
-// one that [Engine.Image] was made of. Rows outside a session are read to their end
-// before they are returned, so that the next statement can run beside them, as it
-// can on a file.
+// one that [Engine.Image] was made of. Rows outside a session that reads are read to
+// their end before they are returned, so that the next statement can run beside them,
+// as it can on a file.
 func OpenImage(ctx context.Context, cfg Config, image []byte, env engine.Env) (*Engine, error) {
 	cfg.Path = ""
 	return openWith(ctx, cfg, image, env)
@@ -51,7 +51,7 @@ func (c *conn) load(image []byte) error {
 	return c.raw.(imager).Deserialize(image)
 }
 
-// keep reads rows to their end. Closing them commits.
+// keep reads rows of a statement that has changed nothing to their end.
 func keep(r *rows) (driver.Rows, error) {
 	kept, err := engine.Keep(r)
 	if err != nil {
