@@ -144,7 +144,7 @@ func (s *Server) open(ctx context.Context) (*conn, error) {
 	_, err = opened.Exec(ctx, `select set_config(name, '0', false) from pg_settings where name in
 		('statement_timeout', 'lock_timeout', 'transaction_timeout', 'idle_session_timeout')`)
 	if err != nil {
-		opened.Close(ctx)
+		_ = opened.Close(ctx)
 		return nil, err
 	}
 	return &conn{opened}, nil
@@ -159,7 +159,7 @@ func (s *Server) openLease(ctx context.Context) (*conn, error) {
 		return nil, err
 	}
 	if _, err := c.Exec(ctx, "select pg_advisory_lock_shared($1)", int64(s.owner)); err != nil {
-		c.Close(ctx)
+		_ = c.Close(ctx)
 		return nil, err
 	}
 	return c, nil

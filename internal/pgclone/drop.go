@@ -2,6 +2,7 @@ package pgclone
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 )
@@ -78,7 +79,7 @@ func (s *Server) Await(ctx context.Context) error {
 func (s *Server) dropAll(ctx context.Context) {
 	var left []doomed
 	for pause := roundPause; ; {
-		all := append(left, s.exhume(len(left) == 0)...)
+		all := slices.Concat(left, s.exhume(len(left) == 0))
 		if len(all) == 0 {
 			return
 		}
@@ -145,7 +146,7 @@ func (c *conn) dropIdle(ctx context.Context, all []doomed, patience time.Duratio
 		} // any other error is this database's, and the next process's sweep's
 	}
 	if len(overdue) > 0 {
-		_, err = c.Exec(ctx, "select pg_terminate_backend(pid) from pg_stat_activity where datname = any($1::text[])", overdue)
+		err = c.terminate(ctx, overdue)
 	}
 	return left, err
 }

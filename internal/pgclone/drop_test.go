@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -46,6 +47,7 @@ func TestDropWaits(t *testing.T) {
 	t.Cleanup(func() { end(t, s) })
 	conn := connect(t, url)
 	used, idle := clone(t, s, Template{}), clone(t, s, Template{})
+	clone(t, s, Template{}) // or the last Drop would wait
 	client := connect(t, used.URL)
 	used.Drop()
 	idle.Drop()
@@ -73,6 +75,47 @@ func TestDropAfterLoss(t *testing.T) {
 	}
 }
 
+// The last database's Drop leaves neither databases nor goroutines behind.
+func TestLastDrop(t *testing.T) {
+	t.Parallel()
+	url := testServer(t)
+	s := newTestServer(t, url)
+	conn := connect(t, url)
+	dbs, err := cloneMany(t.Context(), s, Template{}, 4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, db := range dbs {
+		db.Drop()
+	}
+	if got := countOwned(t, conn, s); got != 0 || s.buried.done != nil {
+		t.Errorf("after the last: %d databases, want none and nothing running", got)
+	}
+}
+
+// The connections of a pooler stay when its clients are gone.
+func TestDisconnect(t *testing.T) {
+	t.Parallel()
+	url := testServer(t)
+	s, err := newServer(t.Context(), url, waits{full: time.Second, client: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { end(t, s) })
+	db, other := clone(t, s, Template{}), clone(t, s, Template{})
+	connect(t, db.URL)
+	stays := connect(t, other.URL)
+	if err := db.Disconnect(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	db.Drop()
+	await(t, s)
+	if err := stays.Ping(t.Context()); err != nil {
+		t.Errorf("a connection to another database: %v", err)
+	}
+	stays.Close(t.Context())
+}
+
 func TestAwaitEnds(t *testing.T) {
 	t.Parallel()
 	s, err := newServer(t.Context(), testServer(t), waits{full: time.Second, client: time.Hour})
@@ -81,6 +124,7 @@ func TestAwaitEnds(t *testing.T) {
 	}
 	t.Cleanup(func() { end(t, s) })
 	db := clone(t, s, Template{})
+	clone(t, s, Template{}) // or the last Drop would wait
 	client := connect(t, db.URL)
 	db.Drop()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
@@ -261,6 +305,7 @@ func TestFullServer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { runtime.KeepAlive(server) })
 	s := newTestServer(t, server.URL)
 	await(t, s)
 	var taken []*pgx.Conn

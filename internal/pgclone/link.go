@@ -89,3 +89,9 @@ func (c *conn) busy(ctx context.Context, names []string) (map[string]bool, error
 	}
 	return busy, nil
 }
+
+// terminate ends the connections to databases.
+func (c *conn) terminate(ctx context.Context, names []string) error {
+	_, err := c.Exec(ctx, "select pg_terminate_backend(pid) from pg_stat_activity where datname = any($1::text[])", names)
+	return err
+}

@@ -169,19 +169,13 @@ func tables(n int) func(context.Context, string) error {
 // testServer is the URL of the server of this test binary.
 func testServer(tb testing.TB) string {
 	tb.Helper()
-	return serverURL(tb, pgserver.Find)
-}
-
-func serverURL(tb testing.TB, find func(context.Context) (*pgserver.Server, error)) string {
-	tb.Helper()
-	server, err := find(context.WithoutCancel(tb.Context()))
+	server, err := pgserver.Find(context.WithoutCancel(tb.Context()))
 	if missing := (*pgserver.NotFoundError)(nil); errors.As(err, &missing) && os.Getenv("DBTEST_REQUIRE") == "" {
 		tb.Skip(err)
 	}
 	if err != nil {
 		tb.Fatal(err)
 	}
-	tb.Cleanup(func() { _ = server.URL }) // the server ends when nothing refers to it
 	return server.URL
 }
 

@@ -34,9 +34,10 @@ type Server struct {
 	url    string
 	owner  owner
 	facts  facts
-	lease  *link // holds the owner's lock and makes databases
-	drops  *link // drops databases
-	made   atomic.Uint64
+	lease  *link         // holds the owner's lock and makes databases
+	drops  *link         // drops databases
+	made   atomic.Uint64 // databases, for their names
+	used   atomic.Int64  // those of tests that are not dropped yet
 	waits  waits
 	built  once[string] // names of templates, by id
 	fresh  sync.Map     // ids of the templates that were built despite a shared one
@@ -109,14 +110,42 @@ func (s *Server) Clone(ctx context.Context, t Template) (*Database, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.used.Add(1)
 	return &Database{URL: url, Name: name, server: s}, nil
 }
 
 // Drop drops the database in the background, when its connections are closed;
 // those that are open after a second are ended. What can't be dropped is left to
 // a later process. Further calls do nothing.
+//
+// When no other database of this process is in use, Drop waits until all are
+// dropped: the tests may be at their end, where nothing would be dropped any
+// more, and what looks for goroutines that were left behind would find ours.
 func (d *Database) Drop() {
-	d.once.Do(func() { d.server.bury(d.Name) })
+	d.once.Do(func() {
+		d.server.bury(d.Name)
+		if d.server.used.Add(-1) > 0 {
+			return
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), lastLimit)
+		defer cancel()
+		_ = d.server.Await(ctx) // what is left, the next process sweeps
+	})
+}
+
+// lastLimit is how long the last Drop waits.
+const lastLimit = 10 * time.Second
+
+// Disconnect ends all connections to the database. It is for those of a pooler,
+// which stay when its clients are gone.
+func (d *Database) Disconnect(ctx context.Context) error {
+	err := d.server.lease.do(ctx, func(ctx context.Context, c *conn) error {
+		return c.terminate(ctx, []string{d.Name})
+	})
+	if err != nil {
+		return fmt.Errorf("end the connections to %s: %w", d.Name, err)
+	}
+	return nil
 }
 
 // Keep has the database outlive its process: nobody drops it but who asks for it

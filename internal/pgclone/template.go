@@ -147,10 +147,10 @@ func (s *Server) lock(ctx context.Context, digest [32]byte) (unlock func(), err 
 		return nil, err
 	}
 	if _, err := c.Exec(ctx, "select pg_advisory_lock($1)", int64(binary.BigEndian.Uint64(digest[:]))); err != nil {
-		c.Close(ctx)
+		_ = c.Close(ctx)
 		return nil, err
 	}
-	return func() { c.Close(context.WithoutCancel(ctx)) }, nil
+	return func() { _ = c.Close(context.WithoutCancel(ctx)) }, nil
 }
 
 // buildAs builds a template and gives it the name that others know, which it
@@ -221,7 +221,7 @@ func (s *Server) seal(ctx context.Context, name string) error {
 			break
 		}
 		if time.Since(began) > sealWaits*s.waits.client {
-			return lasting{fmt.Errorf("Build has left connections to %s open", name)}
+			return lasting{fmt.Errorf("close connections to %s that Build has left open", name)}
 		}
 		if err := sleep(ctx, roundPause); err != nil {
 			return err

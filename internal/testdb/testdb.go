@@ -43,11 +43,16 @@ func PostgresWaiting(tb testing.TB) string {
 func PgBouncer(tb testing.TB) string {
 	tb.Helper()
 	db := newDatabase(tb, find(tb, pgserver.Find))
-	behind, err := pgclone.Within(find(tb, pgserver.FindPooler), db.Name)
+	pooler, err := pgclone.Within(find(tb, pgserver.FindPooler), db.Name)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	return behind
+	tb.Cleanup(func() {
+		if err := db.Disconnect(context.WithoutCancel(tb.Context())); err != nil {
+			tb.Error(err)
+		}
+	})
+	return pooler
 }
 
 // PostgresToKill returns a server of the test's own that keeps what it has
