@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -206,6 +207,30 @@ func TestLeaseIsTakenAgain(t *testing.T) {
 	}
 }
 
+// The server may hold a connection that is lost for long, and the lease with it.
+func TestLostLeaseThatIsHeld(t *testing.T) {
+	t.Parallel()
+	s := newTestServer(t, testServer(t))
+	lost := s.lease.conn
+	t.Cleanup(func() { lost.Close(context.WithoutCancel(t.Context())) })
+	s.lease.conn = nil
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	cloned := make(chan error, 1)
+	go func() {
+		_, err := s.Clone(ctx, Template{})
+		cloned <- err
+	}()
+	select {
+	case err := <-cloned:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-ctx.Done():
+		t.Fatal("the lost connection is waited for")
+	}
+}
+
 // leased reports whether the lease of s is held.
 func leased(t *testing.T, c *pgx.Conn, s *Server) bool {
 	t.Helper()
@@ -240,6 +265,17 @@ func TestEndOfContext(t *testing.T) {
 	close(goOn)
 	pid := s.lease.conn.PgConn().PID()
 	clone(t, s, template)
+	ctx, cancel = context.WithCancel(t.Context())
+	err := s.lease.do(ctx, func(ctx context.Context, c *conn) error {
+		cancel()
+		return c.Ping(ctx)
+	})
+	if err != nil {
+		t.Errorf("what runs when its context ends: %v", err)
+	}
+	if err := s.lease.do(ctx, func(context.Context, *conn) error { return nil }); err != nil && !errors.Is(err, context.Canceled) {
+		t.Errorf("with an ended context: error %v, want none or %v", err, context.Canceled)
+	}
 	if got := s.lease.conn.PgConn().PID(); got != pid {
 		t.Error("the lease has another connection than before")
 	}

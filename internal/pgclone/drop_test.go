@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -262,37 +263,42 @@ func TestTemplateUseIsNoted(t *testing.T) {
 	}
 }
 
-// No sweep takes the database of an owner that is making one at that time.
+// No sweep takes the database of an owner that has started while it looked.
 func TestSweepWhileOthersStart(t *testing.T) {
 	t.Parallel()
 	url := testServer(t)
-	conn := connect(t, url)
-	sweeper := newTestServer(t, url)
-	stop, stopped := make(chan struct{}), make(chan error)
-	go func() {
-		for {
-			select {
-			case <-stop:
-				stopped <- nil
-				return
-			default:
-			}
-			if err := sweeper.sweep(t.Context()); err != nil {
-				stopped <- err
-				return
-			}
-		}
-	}()
-	for range 20 {
-		if db := clone(t, newTestServer(t, url), Template{}); !exists(t, conn, db.Name) {
-			t.Errorf("%s is swept", db.Name)
-		}
+	var made string
+	config, err := pgx.ParseConfig(url)
+	if err != nil {
+		t.Fatal(err)
 	}
-	close(stop)
-	if err := <-stopped; err != nil {
-		t.Error(err)
+	config.DefaultQueryExecMode = pgx.QueryExecModeExec // a query, a message
+	queries := 0
+	config.Tracer = beforeQuery(func() {
+		if queries++; queries == 2 {
+			made = clone(t, newTestServer(t, url), Template{}).Name
+		}
+	})
+	c, err := pgx.ConnectConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close(context.WithoutCancel(t.Context())) })
+	dead, err := (&conn{c}).abandoned(t.Context())
+	if err != nil || made == "" || slices.Contains(dead, made) {
+		t.Errorf("abandoned: %v, error %v, want it without %q", dead, err, made)
 	}
 }
+
+// beforeQuery is called before each query of a connection.
+type beforeQuery func()
+
+func (f beforeQuery) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
+	f()
+	return ctx
+}
+
+func (beforeQuery) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
 
 // A server without connections left is waited for, and then it is said.
 func TestFullServer(t *testing.T) {
