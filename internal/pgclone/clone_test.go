@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"net/url"
 	"runtime"
 	"strings"
 	"testing"
@@ -89,10 +90,13 @@ func TestOn(t *testing.T) {
 // What is wrong is said without the password.
 func TestOnFails(t *testing.T) {
 	t.Parallel()
-	url := testServer(t)
-	wrong := strings.Replace(url, "postgres://postgres:", "postgres://nobody:s3cret", 1)
+	wrong, err := url.Parse(testServer(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrong.User = url.UserPassword("no_such_role", "s3cret")
 	for _, url := range []string{
-		wrong,
+		wrong.String(),
 		"postgres://u:s3cret@127.0.0.1:1/test",
 		"postgres://u:s3cret%zz@host/test",
 		"postgres://u:s3cret@host/test?sslmode=s3cret%zz",
