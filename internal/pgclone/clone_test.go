@@ -288,8 +288,8 @@ func TestEndOfContext(t *testing.T) {
 func TestConnections(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ max, reserved, processes, want int }{
-		{300, 3, 1, 40},
-		{100, 3, 1, 40},
+		{300, 3, 1, 37},
+		{100, 3, 1, 37},
 		{40, 3, 1, 34},
 		{100, 3, 4, 23},
 		{100, 13, 8, 10},

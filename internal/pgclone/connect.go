@@ -89,13 +89,13 @@ func sleep(ctx context.Context, d time.Duration) error {
 
 // Most and fewest connections of a process's tests, and those of this package.
 const (
-	mostConnections   = 40
+	mostConnections   = 40 - ownConnections
 	fewestConnections = 4
 	ownConnections    = 3
 )
 
 // Connections is how many connections the tests of this process may have at a
-// time, 40 at most. A private server's are all this process's; those of another
+// time, with this package's own 40 at most. A private server's are all this process's; those of another
 // are divided by the processes that go test runs at once, one for each
 // processor, but 4 are the fewest: what is too much then waits in [Server.Connect].
 func (s *Server) Connections(private bool) int {

@@ -148,9 +148,7 @@ func (c Config) sharedDatabase(ctx context.Context, s *server) (*sandboxes, erro
 		if err != nil {
 			return nil, err
 		}
-		return &sandboxes{postgres.NewSandboxes(on), pg, sync.OnceFunc(func() {
-			shared.forget(id)
-			clone.Drop()
-		})}, nil
+		// Tests that are in it go on; a later process drops it.
+		return &sandboxes{postgres.NewSandboxes(on), pg, sync.OnceFunc(func() { shared.forget(id) })}, nil
 	})
 }
