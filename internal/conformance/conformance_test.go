@@ -3,6 +3,7 @@ package conformance_test
 import (
 	"testing"
 
+	"github.com/tholedb/thole"
 	"github.com/tholedb/thole/internal/conformance"
 	"github.com/tholedb/thole/internal/testdb"
 )
@@ -24,5 +25,13 @@ func TestConformance(t *testing.T) {
 	t.Run("pgbouncer", func(t *testing.T) {
 		t.Parallel()
 		conformance.Run(t, conformance.Target{URL: testdb.PgBouncer, Pooled: true})
+	})
+	t.Run("sqlite sandbox", func(t *testing.T) {
+		t.Parallel()
+		conformance.Run(t, conformance.Target{Sandbox: thole.SQLite})
+	})
+	t.Run("postgres sandbox", func(t *testing.T) {
+		t.Parallel()
+		conformance.Run(t, conformance.Target{Sandbox: thole.Postgres})
 	})
 }

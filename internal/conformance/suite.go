@@ -17,8 +17,12 @@ import (
 
 // Target is an engine under test.
 type Target struct {
-	// URL is that of an empty database for one test.
+	// URL is that of an empty database for one test; nil for a sandbox.
 	URL func(tb testing.TB) string
+
+	// Sandbox says that the databases are sandboxes of dbtest, on this engine. What
+	// they are not held against stands in sandbox.go.
+	Sandbox thole.Engine
 
 	// Pooled says that PgBouncer pools transactions in front of PostgreSQL. A
 	// client's connection to it outlives the server's, and a session's
@@ -37,6 +41,9 @@ func Run(t *testing.T, target Target) {
 	t.Helper()
 	for _, section := range [][]sentence{outcome, contexts, nesting, retries, statements, hooks, ambiguity, ownership, embedded, poolers, server, binding, deadlock} {
 		for _, s := range section {
+			if !target.holds(s.name) {
+				continue
+			}
 			t.Run(s.name, func(t *testing.T) {
 				t.Parallel()
 				s.test(t, newWorld(t, target))
@@ -48,7 +55,11 @@ func Run(t *testing.T, target Target) {
 // clauses is the test of a sentence in parts, each with a world of its own.
 func clauses(parts ...sentence) func(t *testing.T, w *world) {
 	return func(t *testing.T, w *world) {
+		sentence := sentenceOf(t)
 		for i, part := range parts {
+			if !w.target.holds(sentence + "/" + part.name) {
+				continue
+			}
 			t.Run(part.name, func(t *testing.T) {
 				t.Parallel()
 				own := w
@@ -76,7 +87,10 @@ create table if not exists part (id integer primary key, item integer references
 
 func newWorld(t *testing.T, target Target) *world {
 	t.Helper()
-	w := &world{target: target, url: target.URL(t), log: new(logBook)}
+	w := &world{target: target, log: new(logBook)}
+	if target.Sandbox == "" {
+		w.url = target.URL(t)
+	}
 	w.DB = w.open(t)
 	w.witness = w.DB
 	return w
@@ -93,20 +107,41 @@ func (w *world) reopen(t *testing.T, change ...func(*thole.Config)) *world {
 	return again
 }
 
-func (w *world) inMemory() bool { return w.url == "sqlite://" }
+func (w *world) inMemory() bool { return w.url == "sqlite://" || w.target.Sandbox != "" }
 
 // open opens the test's database once more, with another configuration. One in
 // memory is another database then.
 func (w *world) open(t *testing.T, change ...func(*thole.Config)) *thole.DB {
 	t.Helper()
+	configure := func(cfg *thole.Config) {
+		cfg.Logger = slog.New(w.log)
+		for _, change := range change {
+			change(cfg)
+		}
+	}
+	var db *thole.DB
+	if w.target.Sandbox != "" {
+		db = w.sandbox(t, configure)
+	} else {
+		db = w.connect(t, configure)
+	}
+	err := db.WithSession(t.Context(), func(tx *thole.Tx) error {
+		_, err := tx.ExecContext(tx.Context(), schema)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return db
+}
+
+func (w *world) connect(t *testing.T, configure func(*thole.Config)) *thole.DB {
+	t.Helper()
 	cfg, err := thole.ParseURL(w.url)
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg.Logger = slog.New(w.log)
-	for _, change := range change {
-		change(cfg)
-	}
+	configure(cfg)
 	db, err := thole.OpenConfig(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -116,13 +151,6 @@ func (w *world) open(t *testing.T, change ...func(*thole.Config)) *thole.DB {
 			t.Errorf("close database: %v", err)
 		}
 	})
-	err = db.WithSession(t.Context(), func(tx *thole.Tx) error {
-		_, err := tx.ExecContext(tx.Context(), schema)
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
 	return db
 }
 

@@ -100,3 +100,20 @@ func countConnections(t *testing.T) func() int {
 	}()
 	return func() int { stop.Store(true); return <-most }
 }
+
+// B26: tests that have a sandbox each, and wait for parallel subtests with another
+// one, don't wait for each other for ever.
+func TestB26Subtests(t *testing.T) {
+	t.Parallel()
+	config := onPostgres()
+	for i := range mostServerConnections {
+		t.Run(fmt.Sprint(i), func(t *testing.T) {
+			t.Parallel()
+			sees(t, config.Sandbox(t), fmt.Sprint("parent ", i))
+			t.Run("sub", func(t *testing.T) {
+				t.Parallel()
+				sees(t, config.Sandbox(t), fmt.Sprint("sub ", i))
+			})
+		})
+	}
+}

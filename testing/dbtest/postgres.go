@@ -2,13 +2,7 @@ package dbtest
 
 import (
 	"context"
-	"log/slog"
-	"strconv"
-	"sync"
 	"testing"
-	"time"
-
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/tholedb/thole"
 	"github.com/tholedb/thole/internal/engine"
@@ -29,13 +23,14 @@ func (c Config) postgresSandbox(tb testing.TB) *thole.DB {
 	var box *postgres.Sandbox
 	return c.assemble(tb, c.configure(&thole.Config{Postgres: shared.cfg.Copy()}), opening{
 		kind: sandboxKind,
-		open: func(ctx context.Context, _ engine.Env) (engine.Engine, error) {
-			box = shared.New(tb.Name())
-			return box, s.Connect(ctx, box.Connect)
+		open: func(ctx context.Context, _ engine.Env) (_ engine.Engine, err error) {
+			box, err = shared.open(ctx, tb.Name())
+			return box, err
 		},
 		undo: func(context.Context) error {
+			shared.leave()
 			if box.HasEscaped() {
-				shared.retire()
+				databases.forget(c.identity())
 			}
 			return nil
 		},
@@ -116,39 +111,4 @@ func (c Config) build(ctx context.Context, s *server, url string, fill func(cont
 	}
 	defer db.Close()
 	return fill(ctx, db)
-}
-
-// sandboxes are the sandboxes of one Config.
-type sandboxes struct {
-	*postgres.Sandboxes
-	cfg    *pgxpool.Config
-	retire func() // has those to come use another database
-}
-
-var shared once[*sandboxes]
-
-// sharedDatabase is the database of the Config's sandboxes. It is dropped by a
-// later process, when this one has ended.
-func (c Config) sharedDatabase(ctx context.Context, s *server) (*sandboxes, error) {
-	id := c.identity()
-	return shared.get(id, func() (*sandboxes, error) {
-		clone, err := s.Clone(ctx, c.template(s))
-		if err != nil {
-			return nil, err
-		}
-		cfg, err := c.postgresConfig(clone.URL)
-		if err != nil {
-			return nil, err
-		}
-		pg := cfg.Postgres
-		pg.MaxConns, pg.MinConns, pg.MinIdleConns = int32(s.most), 0, 0
-		pg.MaxConnIdleTime, pg.HealthCheckPeriod = 10*time.Second, 5*time.Second
-		pg.ConnConfig.RuntimeParams["lock_timeout"] = strconv.FormatInt(postgres.SandboxLockTimeout.Milliseconds(), 10)
-		on, err := postgres.Open(ctx, pg, engine.Env{Log: slog.New(slog.DiscardHandler), Sessions: new(engine.Registry)})
-		if err != nil {
-			return nil, err
-		}
-		// Tests that are in it go on; a later process drops it.
-		return &sandboxes{postgres.NewSandboxes(on), pg, sync.OnceFunc(func() { shared.forget(id) })}, nil
-	})
 }

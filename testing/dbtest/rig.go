@@ -2,6 +2,7 @@ package dbtest
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"testing"
 	"time"
@@ -71,6 +72,9 @@ func (c Config) assemble(tb testing.TB, cfg *thole.Config, how opening) *thole.D
 	})
 	db, err := thole.OpenConfig(ctx, cfg)
 	if err != nil {
+		if r.probe != nil { // the engine was opened, and closed again
+			err = errors.Join(err, how.undo(ctx))
+		}
 		tb.Fatalf("dbtest: %v", err)
 	}
 	r.db = db

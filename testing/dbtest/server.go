@@ -3,9 +3,9 @@ package dbtest
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -20,11 +20,9 @@ import (
 // its tests may have.
 type server struct {
 	*pgclone.Server
-	most  int // connections
-	slots *semaphore.Weighted
-
-	mu      sync.Mutex
-	holders []string // tests that have some
+	most     int // connections
+	slots    *semaphore.Weighted
+	released atomic.Int64 // when one was given back last, in nanoseconds
 }
 
 var found struct {
@@ -64,49 +62,34 @@ func provenance(at *pgserver.Server) string {
 	return fmt.Sprintf("%s (%s)", at.Provider, strings.Join(reasons, "; "))
 }
 
-// queueing is how long a test waits for connections that others have, where it has
-// no deadline.
-const queueing = 10 * time.Minute
+// stuck is how long nobody gives a connection back before it is taken that those who
+// have them wait for those who want them: tests for their parallel subtests.
+const stuck = time.Second
 
 // reserve waits for connections, which the end of the test gives back.
 func (s *server) reserve(tb testing.TB, n int) {
 	tb.Helper()
-	if !s.slots.TryAcquire(int64(n)) {
-		s.queue(tb, n)
+	if !s.slots.TryAcquire(int64(n)) && !s.queue(int64(n)) {
+		return
 	}
-	s.mu.Lock()
-	s.holders = append(s.holders, tb.Name())
-	s.mu.Unlock()
 	tb.Cleanup(func() {
 		s.slots.Release(int64(n))
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if i := slices.Index(s.holders, tb.Name()); i >= 0 {
-			s.holders = slices.Delete(s.holders, i, i+1)
-		}
+		s.released.Store(time.Now().UnixNano())
 	})
 }
 
-// queue waits for connections that others have.
-func (s *server) queue(tb testing.TB, n int) {
-	tb.Helper()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(tb.Context()), queueing)
-	defer cancel()
-	if t, ok := tb.(interface{ Deadline() (time.Time, bool) }); ok {
-		if deadline, ok := t.Deadline(); ok {
-			ctx, cancel = context.WithDeadline(ctx, deadline.Add(-max(time.Until(deadline)/10, time.Second)))
-			defer cancel()
+// queue waits for connections that others have. It is false where they would wait
+// for ever: then there are more than there should be.
+func (s *server) queue(n int64) bool {
+	for began := time.Now(); ; {
+		ctx, cancel := context.WithTimeout(context.Background(), stuck)
+		err := s.slots.Acquire(ctx, n)
+		cancel()
+		if err == nil {
+			return true
+		}
+		if time.Since(began) >= stuck && time.Since(time.Unix(0, s.released.Load())) >= stuck {
+			return false
 		}
 	}
-	if err := s.slots.Acquire(ctx, int64(n)); err != nil {
-		tb.Fatalf("dbtest: wait for %d of the %d connections that tests may have: %v; they are used by %s",
-			n, s.most, err, s.who())
-	}
-}
-
-// who are the tests that have connections.
-func (s *server) who() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return strings.Join(s.holders, ", ")
 }
