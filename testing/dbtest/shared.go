@@ -3,6 +3,7 @@ package dbtest
 import (
 	"context"
 	"log/slog"
+	"math"
 	"strconv"
 	"sync"
 	"time"
@@ -40,7 +41,8 @@ func (c Config) sharedDatabase(ctx context.Context, s *server) (*sharedDatabase,
 		if err != nil {
 			return nil, err
 		}
-		cfg.Postgres.MaxConns, cfg.Postgres.MinConns, cfg.Postgres.MinIdleConns = int32(s.most), 0, 0
+		cfg.Postgres.MaxConns = math.MaxInt32 // they are counted by server.reserve
+		cfg.Postgres.MinConns, cfg.Postgres.MinIdleConns = 0, 0
 		cfg.Postgres.ConnConfig.RuntimeParams["lock_timeout"] = strconv.FormatInt(postgres.SandboxLockTimeout.Milliseconds(), 10)
 		return &sharedDatabase{server: s, cfg: cfg.Postgres}, nil
 	})

@@ -156,7 +156,7 @@ func (e *Engine) Ping(ctx context.Context) error {
 // leave nothing behind when its connection dies.
 func (e *Engine) take(ctx context.Context, use func(*conn) error) (*conn, error) {
 	var failed *engine.Error
-	for range e.pool.Stat().MaxConns() + 1 {
+	for range int64(e.pool.Stat().MaxConns()) + 1 {
 		c, err := e.connect(ctx)
 		if err != nil {
 			return nil, err
