@@ -212,7 +212,7 @@ func (db *DB) askForKey(ctx context.Context, opts SessionOptions) (owner string,
 // aside runs fn in a session of its own about the key of another, in the same
 // table. At a stricter level it could fail on what it is to see.
 func (db *DB) aside(ctx context.Context, opts SessionOptions, fn func(tx *Tx) error) error {
-	return db.run(ctx, SessionOptions{
+	return db.run(engine.Aside(ctx), SessionOptions{
 		ReadOnly: opts.ReadOnly, Isolation: sql.LevelReadCommitted, MaxAttempts: 1, Settings: opts.Settings, Label: opts.Label,
 	}, fn)
 }
