@@ -30,6 +30,7 @@ type conn struct {
 	committed bool // its COMMIT was begun
 	shared    bool // it has work of sessions that have ended
 	sealed    bool // nobody else may join it
+	refuses   bool // its COMMIT is to fail, see fault.go
 }
 
 // driverConn is what the driver's connections do.
@@ -46,7 +47,14 @@ type driverConn interface {
 func newConn(raw driver.Conn) *conn {
 	c := &conn{raw: raw.(driverConn), ours: map[string]driverStmt{}}
 	c.raw.RegisterRollbackHook(func() { c.undone = true })
-	c.raw.RegisterCommitHook(func() int32 { c.committed = true; return 0 })
+	c.raw.RegisterCommitHook(func() int32 {
+		if c.refuses {
+			c.refuses = false
+			return 1
+		}
+		c.committed = true
+		return 0
+	})
 	return c
 }
 
@@ -77,7 +85,7 @@ func (c *conn) settle(ctx context.Context, text string) error {
 // begin starts a transaction. When it fails, none is open any more.
 func (c *conn) begin(ctx context.Context, text string) error {
 	err := c.settle(ctx, text)
-	c.undone, c.committed, c.shared, c.sealed = false, false, false, false
+	c.undone, c.committed, c.shared, c.sealed, c.refuses = false, false, false, false, false
 	if isWithout(err) {
 		_, _ = c.rollback(ctx) // what somebody has left open
 	}
