@@ -55,7 +55,7 @@ func runAlone[T any](ctx context.Context, a *auto, text string, args []any, do f
 		defer a.probe.turns.pass()
 	}
 	st := a.probe.note(a.note, 0, text, args)
-	ctx, err = a.probe.strikeStatement(ctx, nil, st)
+	err = a.probe.strikeStatement(ctx, point{conn: a.inner, text: text})
 	if err == nil {
 		got, err = do(ctx)
 	}

@@ -27,7 +27,8 @@ type Probe struct {
 	open     map[*Use]struct{} // what has not been given back
 	attempts map[*engine.Info]int
 	faults   []*Fault
-	escapes  []string // statements that have ended a transaction
+	rerun    map[*engine.Info]bool // sessions whose first COMMIT has failed for it; nil without
+	escapes  []string              // statements that have ended a transaction
 	marks    []*Mark
 	hooks    []Hook
 }
@@ -53,6 +54,9 @@ func New(on engine.Engine, opts Options) *Probe {
 		pool:     opts.Pool,
 		open:     map[*Use]struct{}{},
 		attempts: map[*engine.Info]int{},
+	}
+	if opts.Rerun {
+		p.rerun = map[*engine.Info]bool{}
 	}
 	if opts.Turns {
 		p.turns = newTurns()
@@ -99,12 +103,14 @@ func (p *Probe) Begin(ctx context.Context, opts engine.Options) (engine.Session,
 	if err != nil {
 		return nil, err
 	}
-	return p.watch(inner, opts), nil
+	s := p.watch(inner, opts)
+	s.spared = engine.IsAside(ctx)
+	return s, nil
 }
 
 // BeginMigration implements [engine.Engine].
 func (p *Probe) BeginMigration(ctx context.Context) (engine.Session, error) {
-	opts := engine.Options{Info: &engine.Info{Label: "migration", Caller: engine.Here(), Began: time.Now()}}
+	opts := engine.Options{Info: &engine.Info{Label: "migration", Caller: engine.Here(), Began: time.Now()}, Once: true}
 	if err := p.refuse(); err != nil {
 		return nil, err
 	}

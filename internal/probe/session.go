@@ -21,6 +21,8 @@ type session struct {
 	use     *Use
 	depth   int
 	entered bool // it has its turn
+	ran     bool // a statement, or tried to
+	spared  bool // nothing goes wrong in it
 }
 
 var _ interface {
@@ -47,7 +49,7 @@ func (s *session) enter(ctx context.Context) error {
 		return err
 	}
 	s.entered = true
-	return s.probe.strike(ctx, point{at: atBegin, session: s})
+	return nil
 }
 
 // run runs a statement, unless a fault takes its place, and notes it.
@@ -56,7 +58,9 @@ func run[T any](ctx context.Context, s *session, text string, args []any, do fun
 		return got, err
 	}
 	st := s.probe.note(s.note, s.depth, text, args)
-	ctx, err = s.probe.strikeStatement(ctx, s, st)
+	first := !s.ran
+	s.ran = true
+	err = s.probe.strikeStatement(ctx, point{conn: s.inner, session: s, text: text, first: first})
 	if err == nil {
 		got, err = do(ctx)
 	}
@@ -187,18 +191,12 @@ func (s *session) Commit(ctx context.Context, observed bool) (engine.Outcome, er
 	if !s.entered {
 		return s.leave(engine.Committed, nil)
 	}
-	if outcome, err, struck := s.probe.strikeCommit(ctx, s, observed); struck {
-		return s.leave(outcome, err)
-	}
-	return s.leave(s.inner.Commit(ctx, observed))
+	return s.leave(s.commit(ctx, observed))
 }
 
 // Rollback implements [engine.Session].
 func (s *session) Rollback(ctx context.Context, cause error) (engine.Outcome, error) {
-	outcome, err := s.inner.Rollback(ctx, cause)
-	if fault := s.probe.strike(ctx, point{at: atRollback, session: s}); s.entered && fault != nil {
-		err = errors.Join(cause, fault)
-	}
+	outcome, err := s.rollBack(ctx, cause)
 	why := err
 	if why == nil {
 		why = cause
