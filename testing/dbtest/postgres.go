@@ -52,6 +52,7 @@ func (c Config) postgresDatabase(tb testing.TB) *thole.DB {
 	}
 	cfg.Postgres.MaxConns = min(cfg.Postgres.MaxConns, poolOfDatabase, int32(s.most))
 	s.reserve(tb, int(cfg.Postgres.MaxConns))
+	breakable(cfg)
 	return c.assemble(tb, cfg, opening{
 		kind: databaseKind,
 		open: func(ctx context.Context, env engine.Env) (opened engine.Engine, err error) {
