@@ -30,6 +30,12 @@
 // with both places: in production they would not see what the session has done,
 // and on SQLite wait for it in vain.
 //
+// # When it fails
+//
+// [Faults] has a database fail on demand: serialization failures, a connection that
+// breaks, the answer to COMMIT lost, a full disk. [Config.Rerun] finds functions
+// that are not safe to run again.
+//
 // # Where PostgreSQL comes from
 //
 // From the server that DBTEST_URL names; else from the programs of PostgreSQL
