@@ -68,7 +68,7 @@ func (c Caller) String() string {
 	frames := runtime.CallersFrames(c.pcs[:])
 	for {
 		frame, more := frames.Next()
-		if frame.File != "" && !isBetween(frame.Function) {
+		if frame.File != "" && !isBetween(frame) {
 			folder, file := path.Split(frame.File)
 			return fmt.Sprintf("%s:%d", path.Join(path.Base(folder), file), frame.Line)
 		}
@@ -78,9 +78,17 @@ func (c Caller) String() string {
 	}
 }
 
-func isBetween(function string) bool {
-	return slices.ContainsFunc(between, func(prefix string) bool { return strings.HasPrefix(function, prefix) })
+func isBetween(frame runtime.Frame) bool {
+	return slices.ContainsFunc(between, func(prefix string) bool { return strings.HasPrefix(frame.Function, prefix) }) ||
+		path.Dir(frame.File) == root && !strings.HasSuffix(frame.File, "_test.go")
 }
+
+// root is the folder of package thole. A function in its generic ones, which the
+// compiler has put into their caller's, is named after that.
+var root = func() string {
+	_, file, _, _ := runtime.Caller(0)
+	return path.Dir(path.Dir(path.Dir(file)))
+}()
 
 // Encloses reports whether the running call comes from the fn of the session
 // that was opened at c: whether that is further up on the same goroutine's
@@ -125,7 +133,7 @@ func length(pcs []uintptr) int {
 
 func isInside(pc uintptr) bool {
 	frame, _ := runtime.CallersFrames([]uintptr{pc}).Next()
-	return isBetween(frame.Function)
+	return isBetween(frame)
 }
 
 // Sparing lets something happen once in a while.
