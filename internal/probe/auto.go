@@ -59,8 +59,7 @@ func runAlone[T any](ctx context.Context, a *auto, text string, args []any, do f
 	if err == nil {
 		got, err = do(ctx)
 	}
-	a.probe.noted(st, affected(got), err)
-	return got, err
+	return follow(a.probe, st, got, err)
 }
 
 // hold is runAlone for what lasts until Close.
@@ -96,6 +95,7 @@ func (a *auto) PrepareContext(ctx context.Context, query string) (driver.Stmt, e
 	}
 	prepared, err := a.inner.PrepareContext(ctx, query)
 	if err != nil {
+		a.probe.noted(a.probe.note(a.note, 0, query, nil), -1, err)
 		return nil, err
 	}
 	return &autoStmt{prepared, a, query}, nil
@@ -117,23 +117,21 @@ func (a *auto) QueryNative(ctx context.Context, query string, args []any) (*post
 
 // Native implements [postgres.Native].
 func (a *auto) Native(ctx context.Context, query string, texts ...string) (*pgx.Conn, error) {
-	for _, text := range texts {
+	for _, text := range textsOf(query, texts) {
 		if _, err := hold(ctx, a, text, nil, func(context.Context) (any, error) { return nil, nil }); err != nil {
 			return nil, err
 		}
 	}
-	return hold(ctx, a, query, nil, func(ctx context.Context) (*pgx.Conn, error) {
-		return a.inner.(postgres.Native).Native(ctx, query, texts...)
-	})
+	return a.inner.(postgres.Native).Native(ctx, query, texts...)
 }
 
 // Failed implements [engine.Conn].
 func (a *auto) Failed(ctx context.Context, err error) *engine.Error {
 	if own, ok := err.(*engine.Error); ok { //nolint:errorlint // what wraps one is the engine's
 		told := *own
-		return &told
+		return a.probe.explained(a.note, &told)
 	}
-	return a.inner.Failed(ctx, err)
+	return a.probe.explained(a.note, a.inner.Failed(ctx, err))
 }
 
 // Abandon implements [engine.AutoConn].

@@ -2,6 +2,7 @@ package probe
 
 import (
 	"context"
+	"errors"
 	"reflect"
 	"runtime"
 	"time"
@@ -17,24 +18,40 @@ type Session struct {
 	Outside bool // it is statements outside a session
 
 	// The rest is guarded by the probe's mu.
-	Statements []*Statement
-	Ended      bool
-	Outcome    engine.Outcome
-	Err        error // why it was not committed
-	Took       time.Duration
+	Began   time.Time // the attempt
+	Ended   bool
+	Outcome engine.Outcome
+	Err     error // why it was not committed
+	Took    time.Duration
+
+	last   *Statement
+	failed *Statement // whose level has gone on so far
 }
 
 // Statement is what was noted of a statement.
 type Statement struct {
-	Text   string
-	Args   []any
-	Depth  int           // of the savepoint that it ran in; 0 is none
-	Caller engine.Caller // the place in the program
-	Began  time.Time
-	Took   time.Duration // up to its first row, where it has rows
-	Rows   int64         // affected, or returned so far; -1 if that is not known
-	Err    error
+	Session *Session
+	Kind    Kind
+	Text    string
+	Args    []string      // as they are printed
+	Depth   int           // of the savepoint that it ran in; 0 is none
+	Caller  engine.Caller // the place in the program
+	Began   time.Time
+	Ended   bool
+	Took    time.Duration // up to its first row, where it has rows
+	Rows    int64         // affected, or read; -1 if that is not known
+	Err     error         // as the engine explains it, once that was asked
 }
+
+// Kind says what a [Statement] is.
+type Kind uint8
+
+// The kinds of what is noted in a session.
+const (
+	Ran    Kind = iota // a statement
+	Nested             // a nested session was opened
+	Undone             // it was rolled back
+)
 
 // Hook is a function that ran because a session was committed.
 type Hook struct {
@@ -46,30 +63,92 @@ type Hook struct {
 func (p *Probe) begin(s *Session) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	s.Began = time.Now()
 	if s.Info != nil && !s.Outside {
-		p.attempts[s.Info]++
-		s.Attempt = p.attempts[s.Info]
+		s.Attempt = 1 + p.attemptsOf(s.Info)
 	}
-	p.sessions = append(p.sessions, s)
+	p.sessions.add(s)
+	for m := range p.marks {
+		m.sessions = append(m.sessions, s)
+	}
+}
+
+// attemptsOf is how often the session has begun. Its attempts are among those that
+// have begun after it.
+func (p *Probe) attemptsOf(info *engine.Info) int {
+	for i := len(p.sessions.items) - 1; i >= 0; i-- {
+		switch s := p.sessions.items[i]; {
+		case s.Info == info:
+			return s.Attempt
+		case s.Began.Before(info.Began):
+			return 0
+		}
+	}
+	return 0
 }
 
 // note notes that a statement begins.
 func (p *Probe) note(s *Session, depth int, text string, args []any) *Statement {
-	st := &Statement{Text: text, Args: args, Depth: depth, Caller: engine.Here(), Began: time.Now(), Rows: -1}
+	st := &Statement{Session: s, Text: text, Args: printed(args), Depth: depth, Caller: engine.Here(), Began: time.Now(), Rows: -1}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	s.Statements = append(s.Statements, st)
-	for _, m := range p.marks {
-		m.statements = append(m.statements, st)
-	}
+	s.last = st
+	p.goesOn(s, st)
+	p.add(st)
 	return st
 }
 
-// noted notes how it ended.
+// add adds to the log. The caller holds p.mu.
+func (p *Probe) add(st *Statement) {
+	p.statements.add(st)
+	for m := range p.marks {
+		if st.Kind == Ran {
+			m.statements = append(m.statements, st)
+		}
+	}
+}
+
+// noted notes how a statement ended.
 func (p *Probe) noted(st *Statement, rows int64, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	st.Took, st.Rows, st.Err = time.Since(st.Began), rows, err
+	st.Ended, st.Took, st.Rows, st.Err = true, time.Since(st.Began), rows, err
+}
+
+// explained notes what the engine says of the error of a session's last statement,
+// or of reading its rows.
+func (p *Probe) explained(s *Session, told *engine.Error) *engine.Error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	st := s.last
+	if st == nil {
+		return told
+	}
+	if _, before := st.Err.(*engine.Error); before { //nolint:errorlint // what wraps one is the driver's
+		return told
+	}
+	st.Err = told
+	if s.failed == nil && !s.Outside && told.Code != "" && told.Aborts == engine.AbortsNothing {
+		s.failed = st
+	}
+	return told
+}
+
+// nested notes that a savepoint was opened, the depth of which is given.
+func (p *Probe) nested(s *Session, depth int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.add(&Statement{Session: s, Kind: Nested, Depth: depth, Caller: engine.Here(), Began: time.Now(), Ended: true})
+}
+
+// undone notes that a savepoint was rolled back, and what had failed in it.
+func (p *Probe) undone(s *Session, depth int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if s.failed != nil && s.failed.Depth >= depth {
+		s.failed = nil
+	}
+	p.add(&Statement{Session: s, Kind: Undone, Depth: depth, Began: time.Now(), Ended: true})
 }
 
 // ended notes how a session ended.
@@ -77,56 +156,13 @@ func (p *Probe) ended(s *Session, outcome engine.Outcome, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s.Ended, s.Outcome, s.Err = true, outcome, err
-	s.Took = time.Since(s.Info.Began)
-	if outcome == engine.Unknown && len(s.Statements) > 0 && isEscape(err) {
-		p.escapes = append(p.escapes, s.Statements[len(s.Statements)-1].Text)
+	s.Took = time.Since(s.Began)
+	if outcome == engine.Committed || errors.Is(err, engine.ErrTxAborted) {
+		p.goesOn(s, nil)
 	}
-}
-
-// Sessions are copies of the notes so far.
-func (p *Probe) Sessions() []Session {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	sessions := make([]Session, len(p.sessions))
-	for i, s := range p.sessions {
-		sessions[i] = *s
-		sessions[i].Statements = copies(s.Statements)
+	if outcome == engine.Unknown && s.last != nil && isEscape(err) {
+		p.escapes = append(p.escapes, s.last.Text)
 	}
-	return sessions
-}
-
-func copies(statements []*Statement) []*Statement {
-	own := make([]*Statement, len(statements))
-	for i, st := range statements {
-		c := *st
-		own[i] = &c
-	}
-	return own
-}
-
-// Mark is where somebody began to look at statements.
-type Mark struct{ statements []*Statement }
-
-// Mark begins to collect statements.
-func (p *Probe) Mark() *Mark {
-	m := new(Mark)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.marks = append(p.marks, m)
-	return m
-}
-
-// Since ends a mark and returns the statements that began after it.
-func (p *Probe) Since(m *Mark) []*Statement {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for i, other := range p.marks {
-		if other == m {
-			p.marks = append(p.marks[:i:i], p.marks[i+1:]...)
-			break
-		}
-	}
-	return copies(m.statements)
 }
 
 // hookRuns notes that a hook runs.
@@ -137,12 +173,5 @@ func (p *Probe) hookRuns(s *Session, f func(ctx context.Context)) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.hooks = append(p.hooks, Hook{name, s.Info})
-}
-
-// Hooks are those that ran so far.
-func (p *Probe) Hooks() []Hook {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return append([]Hook(nil), p.hooks...)
+	p.hooks.add(Hook{name, s.Info})
 }

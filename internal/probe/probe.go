@@ -21,16 +21,17 @@ type Probe struct {
 	turns *turns // nil where sessions run side by side
 	pool  func() *pgxpool.Pool
 
-	mu       sync.Mutex
-	over     string            // why there is no use of it any more
-	sessions []*Session        // in the order in which they began
-	open     map[*Use]struct{} // what has not been given back
-	attempts map[*engine.Info]int
-	faults   []*Fault
-	rerun    map[*engine.Info]bool // sessions whose first COMMIT has failed for it; nil without
-	escapes  []string              // statements that have ended a transaction
-	marks    []*Mark
-	hooks    []Hook
+	mu         sync.Mutex
+	over       string            // why there is no use of it any more
+	open       map[*Use]struct{} // what has not been given back
+	faults     []*Fault
+	rerun      map[*engine.Info]bool // sessions whose first COMMIT has failed for it; nil without
+	escapes    []string              // statements that have ended a transaction
+	sessions   tail[*Session]
+	statements tail[*Statement]
+	hooks      tail[Hook]
+	marks      map[*Mark]struct{}
+	gone       *GoneOn
 }
 
 var _ interface {
@@ -49,11 +50,11 @@ type Options struct {
 // New puts a probe before an engine.
 func New(on engine.Engine, opts Options) *Probe {
 	p := &Probe{
-		Engine:   on,
-		test:     opts.Test,
-		pool:     opts.Pool,
-		open:     map[*Use]struct{}{},
-		attempts: map[*engine.Info]int{},
+		Engine: on,
+		test:   opts.Test,
+		pool:   opts.Pool,
+		open:   map[*Use]struct{}{},
+		marks:  map[*Mark]struct{}{},
 	}
 	if opts.Rerun {
 		p.rerun = map[*engine.Info]bool{}

@@ -64,8 +64,7 @@ func run[T any](ctx context.Context, s *session, text string, args []any, do fun
 	if err == nil {
 		got, err = do(ctx)
 	}
-	s.probe.noted(st, affected(got), err)
-	return got, err
+	return follow(s.probe, st, got, err)
 }
 
 // affected is how many rows a statement has affected, where its result says so.
@@ -106,6 +105,7 @@ func (s *session) PrepareContext(ctx context.Context, query string) (driver.Stmt
 	}
 	prepared, err := s.inner.PrepareContext(ctx, query)
 	if err != nil {
+		s.probe.noted(s.probe.note(s.note, s.depth, query, nil), -1, err)
 		return nil, err
 	}
 	return &stmt{prepared, s, query}, nil
@@ -136,13 +136,10 @@ func (s *session) QueryNative(ctx context.Context, query string, args []any) (*p
 // Native implements [postgres.Native]. What runs there is noted by its texts, and
 // its end is not known.
 func (s *session) Native(ctx context.Context, query string, texts ...string) (*pgx.Conn, error) {
-	for _, text := range texts {
+	for _, text := range textsOf(query, texts) {
 		if _, err := run(ctx, s, text, nil, func(context.Context) (any, error) { return nil, nil }); err != nil {
 			return nil, err
 		}
-	}
-	if err := s.enter(ctx); err != nil {
-		return nil, err
 	}
 	return s.inner.(postgres.Native).Native(ctx, query, texts...)
 }
@@ -151,9 +148,9 @@ func (s *session) Native(ctx context.Context, query string, texts ...string) (*p
 func (s *session) Failed(ctx context.Context, err error) *engine.Error {
 	if own, ok := err.(*engine.Error); ok { //nolint:errorlint // what wraps one is the engine's
 		told := *own
-		return &told
+		return s.probe.explained(s.note, &told)
 	}
-	return s.inner.Failed(ctx, err)
+	return s.probe.explained(s.note, s.inner.Failed(ctx, err))
 }
 
 // Savepoint implements [engine.Session].
@@ -165,6 +162,7 @@ func (s *session) Savepoint(ctx context.Context, readOnly bool) error {
 		return err
 	}
 	s.depth++
+	s.probe.nested(s.note, s.depth)
 	return nil
 }
 
@@ -181,6 +179,7 @@ func (s *session) Release(ctx context.Context) error {
 func (s *session) RollbackTo(ctx context.Context) error {
 	err := s.inner.RollbackTo(ctx)
 	if err == nil {
+		s.probe.undone(s.note, s.depth)
 		s.depth--
 	}
 	return err

@@ -106,6 +106,19 @@ type Rows struct {
 
 var _ pgx.Rows = (*Rows)(nil)
 
+// Told has f told what the statement says it was, once the rows are closed.
+func (r *Rows) Told(f func(tag pgconn.CommandTag, err error)) {
+	if r.result.closed {
+		f(r.result.tag, r.result.err)
+		return
+	}
+	before := r.result.traced
+	r.result.traced = func(tag pgconn.CommandTag, err error) {
+		before(tag, err)
+		f(tag, err)
+	}
+}
+
 // Close implements [pgx.Rows].
 func (r *Rows) Close() { _ = r.result.close() } // Err tells
 
