@@ -1,0 +1,113 @@
+package dbtest_test
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/tholedb/thole"
+	"github.com/tholedb/thole/internal/engine"
+	"github.com/tholedb/thole/testing/dbtest"
+)
+
+// TestB40Sessions: what is said of sessions is so of each kind.
+func TestB40Sessions(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, config dbtest.Config) {
+		db := config.Sandbox(t)
+		log := dbtest.Sessions(t, db, func() { runSessions(t, db) })
+		log.Committed(3)
+		log.RolledBack(1)
+		log.Unknown(0)
+		log.Labelled("keep").Committed(1)
+		log.Labelled("keep").Attempts(1)
+		log.Labelled("undo").RolledBack(1)
+		log.Labelled("read").ReadOnly()
+		log.Labelled("strict").Isolation(sql.LevelSerializable)
+		log.Labelled("strict").Attempts(3)
+		for _, s := range log.Sessions() {
+			if !strings.HasPrefix(s.Caller, "dbtest/sessions_test.go:") {
+				t.Errorf("got the call site %q", s.Caller)
+			}
+			if (s.Label == "undo") != errors.Is(s.Err, errUndo) {
+				t.Errorf("%s: got error %v", s.Label, s.Err)
+			}
+		}
+	})
+}
+
+var errUndo = errors.New("undo")
+
+// runSessions runs a session of each kind, and a statement outside.
+func runSessions(t *testing.T, db *thole.DB) {
+	t.Helper()
+	ctx := t.Context()
+	run := func(opts thole.SessionOptions, fn func(tx *thole.Tx) error) error {
+		return db.WithSessionOptions(ctx, opts, func(tx *thole.Tx) error {
+			if err := tx.WithSession(ctx, func(tx *thole.Tx) error { return tx.GetContext(ctx, new(int), "select 1") }); err != nil {
+				return err
+			}
+			return fn(tx)
+		})
+	}
+	keep := func(*thole.Tx) error { return nil }
+	errs := []error{
+		run(thole.SessionOptions{Label: "keep"}, keep),
+		run(thole.SessionOptions{Label: "read", ReadOnly: true}, keep),
+		run(thole.SessionOptions{Label: "strict", Isolation: sql.LevelSerializable}, func(tx *thole.Tx) error {
+			if tx.Attempt() < 3 {
+				return &engine.Error{Kind: thole.ErrSerialization, Message: "again", Retry: engine.RetryAsked}
+			}
+			return nil
+		}),
+		db.GetContext(ctx, new(int), "select 1"),
+	}
+	if err := errors.Join(errs...); err != nil {
+		t.Error(err)
+	}
+	if err := run(thole.SessionOptions{Label: "undo"}, func(*thole.Tx) error { return errUndo }); !errors.Is(err, errUndo) {
+		t.Error(err)
+	}
+}
+
+// TestB40Failures: what is not as it is wanted fails the test, which goes on, and
+// lists the sessions.
+func TestB40Failures(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, config dbtest.Config) {
+		for name, test := range map[string]struct {
+			check func(log *dbtest.SessionLog)
+			want  string
+		}{
+			"committed":   {func(l *dbtest.SessionLog) { l.Committed(2) }, "got 1 session committed, want 2"},
+			"rolled back": {func(l *dbtest.SessionLog) { l.RolledBack(1) }, "got 0 sessions rolled back, want 1"},
+			"unknown":     {func(l *dbtest.SessionLog) { l.Unknown(1) }, "got 0 sessions unknown, want 1"},
+			"attempts":    {func(l *dbtest.SessionLog) { l.Attempts(2) }, "want 2 attempts each"},
+			"read-only":   {func(l *dbtest.SessionLog) { l.ReadOnly() }, "want read-only sessions alone"},
+			"isolation":   {func(l *dbtest.SessionLog) { l.Isolation(sql.LevelSerializable) }, "want serializable sessions alone"},
+			"label":       {func(l *dbtest.SessionLog) { l.Labelled("other").Attempts(1) }, `no session began in f with the label "other"`},
+		} {
+			t.Run(name, func(t *testing.T) {
+				got := record(t, func(tb testing.TB) {
+					db := config.Sandbox(tb)
+					test.check(dbtest.Sessions(tb, db, func() {
+						err := db.WithSessionOptions(tb.Context(), thole.SessionOptions{Label: "forge"}, func(tx *thole.Tx) error {
+							return add(context.WithoutCancel(tb.Context()), tx, "shield")
+						})
+						if err != nil {
+							tb.Error(err)
+						}
+					}))
+				})
+				if !got.Failed() || !strings.Contains(got.output(), test.want) {
+					t.Errorf("got %q, want %q", got.output(), test.want)
+				}
+				if name != "label" && !strings.Contains(got.output(), `session "forge" opened at dbtest/sessions_test.go:`) {
+					t.Errorf("got %q, want the list of sessions", got.output())
+				}
+			})
+		}
+	})
+}
