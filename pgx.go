@@ -163,7 +163,7 @@ func (h *pgxHandle) CopyFrom(ctx context.Context, table pgx.Identifier, columns 
 	c, call := h.at(ctx, text)
 	defer func() { _ = c.Close() }() // what it says, the statement has said
 	_, err = c.exec(call, text, nil, func(st *statement) (driver.Result, error) {
-		conn, err := st.conn.(postgres.Native).Native(st.ctx, text)
+		conn, err := st.conn.(postgres.Native).Native(st.ctx, text, text)
 		if err == nil {
 			n, err = conn.CopyFrom(st.ctx, table, columns, source)
 		}

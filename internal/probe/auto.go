@@ -117,7 +117,11 @@ func (a *auto) QueryNative(ctx context.Context, query string, args []any) (*post
 
 // Native implements [postgres.Native].
 func (a *auto) Native(ctx context.Context, query string, texts ...string) (*pgx.Conn, error) {
-	for _, text := range textsOf(query, texts) {
+	if err := a.enter(ctx, query); err != nil {
+		return nil, err
+	}
+	a.holds = true
+	for _, text := range texts {
 		if _, err := hold(ctx, a, text, nil, func(context.Context) (any, error) { return nil, nil }); err != nil {
 			return nil, err
 		}

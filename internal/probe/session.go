@@ -136,10 +136,13 @@ func (s *session) QueryNative(ctx context.Context, query string, args []any) (*p
 // Native implements [postgres.Native]. What runs there is noted by its texts, and
 // its end is not known.
 func (s *session) Native(ctx context.Context, query string, texts ...string) (*pgx.Conn, error) {
-	for _, text := range textsOf(query, texts) {
+	for _, text := range texts {
 		if _, err := run(ctx, s, text, nil, func(context.Context) (any, error) { return nil, nil }); err != nil {
 			return nil, err
 		}
+	}
+	if err := s.enter(ctx); err != nil {
+		return nil, err
 	}
 	return s.inner.(postgres.Native).Native(ctx, query, texts...)
 }

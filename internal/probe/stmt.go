@@ -59,12 +59,3 @@ func (s *autoStmt) QueryContext(ctx context.Context, args []driver.NamedValue) (
 func insertText(rows engine.Rows) string {
 	return "INSERT INTO " + sqltext.Quote(rows.Table...) + " (" + sqltext.QuoteList(rows.Columns) + ")"
 }
-
-// textsOf are the statements that run on pgx's own connection: query, which says
-// what it is, where they are not known.
-func textsOf(query string, texts []string) []string {
-	if len(texts) == 0 {
-		return []string{query}
-	}
-	return texts
-}
