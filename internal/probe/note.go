@@ -25,7 +25,7 @@ type Session struct {
 	Took    time.Duration
 
 	last   *Statement
-	failed *Statement // whose level has gone on so far
+	failed *Statement // in a level that is still open
 }
 
 // Statement is what was noted of a statement.
@@ -41,6 +41,8 @@ type Statement struct {
 	Took    time.Duration // up to its first row, where it has rows
 	Rows    int64         // affected, or read; -1 if that is not known
 	Err     error         // as the engine explains it, once that was asked
+
+	told bool // it was asked
 }
 
 // Kind says what a [Statement] is.
@@ -121,16 +123,11 @@ func (p *Probe) explained(s *Session, told *engine.Error) *engine.Error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	st := s.last
-	if st == nil {
+	if st == nil || st.told {
 		return told
 	}
-	if _, before := st.Err.(*engine.Error); before { //nolint:errorlint // what wraps one is the driver's
-		return told
-	}
-	st.Err = told
-	if s.failed == nil && !s.Outside && told.Code != "" && told.Aborts == engine.AbortsNothing {
-		s.failed = st
-	}
+	st.Err, st.told = told, true
+	p.hasFailed(s, st, told)
 	return told
 }
 
@@ -157,7 +154,7 @@ func (p *Probe) ended(s *Session, outcome engine.Outcome, err error) {
 	defer p.mu.Unlock()
 	s.Ended, s.Outcome, s.Err = true, outcome, err
 	s.Took = time.Since(s.Began)
-	if outcome == engine.Committed || errors.Is(err, engine.ErrTxAborted) {
+	if outcome == engine.Committed || errors.Is(err, engine.ErrTxAborted) { // for the session does not send what is refused
 		p.goesOn(s, nil)
 	}
 	if outcome == engine.Unknown && s.last != nil && isEscape(err) {

@@ -90,6 +90,8 @@ type Config struct {
 	// again is found by the tests that there are. Sessions with MaxAttempts 1, and
 	// those that are ended by hand, are left alone. Default: nothing fails.
 	Rerun bool
+
+	twins *twins // of Each
 }
 
 // Session is [Config.Session] of an empty database.
@@ -166,13 +168,14 @@ func (c Config) EachDatabase(t *testing.T, test func(t *testing.T, db *thole.DB)
 
 func (c Config) each(t *testing.T, test func(t *testing.T, db *thole.DB), open func(Config, testing.TB, thole.Engine) *thole.DB) {
 	t.Helper()
+	c.twins = newTwins(t)
 	for _, engine := range []thole.Engine{thole.SQLite, thole.Postgres} {
 		if len(c.Engines) > 0 && !slices.Contains(c.Engines, engine) {
 			continue
 		}
 		t.Run(string(engine), func(t *testing.T) {
 			t.Helper()
-			test(t, open(c, t, engine))
+			test(t, c.twins.open(t, engine, func() *thole.DB { return open(c, t, engine) }))
 		})
 	}
 }

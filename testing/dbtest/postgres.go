@@ -8,6 +8,7 @@ import (
 	"github.com/tholedb/thole/internal/engine"
 	"github.com/tholedb/thole/internal/engine/postgres"
 	"github.com/tholedb/thole/internal/pgclone"
+	"github.com/tholedb/thole/internal/testdb"
 )
 
 // postgresSandbox is a transaction in a copy of the template that all sandboxes of
@@ -34,6 +35,7 @@ func (c Config) postgresSandbox(tb testing.TB) *thole.DB {
 			}
 			return nil
 		},
+		keep: keepSandbox,
 	})
 }
 
@@ -63,6 +65,12 @@ func (c Config) postgresDatabase(tb testing.TB) *thole.DB {
 			return opened, err
 		},
 		undo: func(context.Context) error { clone.Drop(); return nil },
+		keep: func(ctx context.Context) (string, error) {
+			if testdb.Server(tb).Private {
+				return "", errServerEnds
+			}
+			return psql(cfg.Postgres.ConnConfig), clone.Keep(ctx)
+		},
 	})
 }
 

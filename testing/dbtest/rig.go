@@ -21,7 +21,9 @@ type rig struct {
 	probe *probe.Probe
 	kind  kind
 
-	undo func(ctx context.Context) error // undoes what was done, after db is closed
+	undo  func(ctx context.Context) error                       // undoes what was done, after db is closed
+	keep  func(ctx context.Context) (command string, err error) // in place of undo
+	twins *twins                                                // nil if it is none of Each's
 }
 
 // kind is what a DB of a test is.
@@ -51,12 +53,13 @@ type opening struct {
 	open engine.Opener                     // the engine beneath the probe
 	pool func(engine.Engine) *pgxpool.Pool // for [databaseKind]
 	undo func(ctx context.Context) error   // see rig
+	keep func(ctx context.Context) (command string, err error)
 }
 
 // assemble opens the DB of a test over a probe, which the end of the test closes.
 func (c Config) assemble(tb testing.TB, cfg *thole.Config, how opening) *thole.DB {
 	tb.Helper()
-	r := &rig{tb: tb, kind: how.kind, undo: how.undo}
+	r := &rig{tb: tb, kind: how.kind, undo: how.undo, keep: how.keep, twins: c.twins}
 	ctx := engine.WithOpener(context.WithoutCancel(tb.Context()), func(ctx context.Context, env engine.Env) (engine.Engine, error) {
 		beneath, err := how.open(ctx, env)
 		if err != nil {
@@ -79,6 +82,7 @@ func (c Config) assemble(tb testing.TB, cfg *thole.Config, how opening) *thole.D
 	}
 	r.db = db
 	rigs.Store(db, r)
+	r.watch()
 	tb.Cleanup(r.end)
 	return db
 }
@@ -120,7 +124,7 @@ func (r *rig) end() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), ending)
 	defer cancel()
-	if err := r.undo(ctx); err != nil {
+	if err := r.finish(ctx); err != nil {
 		r.tb.Errorf("dbtest: %v", err)
 	}
 }

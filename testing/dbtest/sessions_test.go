@@ -111,3 +111,45 @@ func TestB40Failures(t *testing.T) {
 		}
 	})
 }
+
+// TestB40Unknown: so are those of which it is unknown what became.
+func TestB40Unknown(t *testing.T) {
+	t.Parallel()
+	db := onPostgres().Database(t)
+	log := dbtest.Sessions(t, db, func() {
+		_ = inSession(t, db, func(ctx context.Context, tx *thole.Tx) error {
+			_, err := tx.Pgx().Conn().Exec(ctx, "commit")
+			return err
+		})
+	})
+	log.Unknown(1)
+	log.Committed(0)
+	log.RolledBack(0)
+}
+
+// TestB40Open: a session that has not ended is none of them.
+func TestB40Open(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, config dbtest.Config) {
+		db := config.Sandbox(t)
+		in, out, done := make(chan struct{}), make(chan struct{}), make(chan struct{})
+		log := dbtest.Sessions(t, db, func() {
+			go func() {
+				defer close(done)
+				_ = inSession(t, db, func(ctx context.Context, tx *thole.Tx) error {
+					close(in)
+					<-out
+					return nil
+				})
+			}()
+			<-in
+		})
+		close(out)
+		<-done
+		log.Committed(0)
+		log.RolledBack(0)
+		if got := log.Sessions(); len(got) != 1 || !got[0].Open || !strings.HasSuffix(got[0].String(), ": is open") {
+			t.Errorf("got %v, want one open session", got)
+		}
+	})
+}

@@ -22,6 +22,7 @@ func (c Config) sqliteSandbox(tb testing.TB) *thole.DB {
 			return sqlite.OpenImage(ctx, sqlite.Config(*cfg.SQLite), image, env)
 		},
 		undo: func(context.Context) error { return nil },
+		keep: keepSandbox,
 	})
 }
 
@@ -39,6 +40,7 @@ func (c Config) sqliteDatabase(tb testing.TB) *thole.DB {
 			return sqlite.Open(ctx, sqlite.Config(*cfg.SQLite), env)
 		},
 		undo: func(context.Context) error { return nil },
+		keep: func(context.Context) (string, error) { return keepFile(tb.Name(), path) },
 	})
 }
 
