@@ -243,17 +243,3 @@ func listOneByOne(tb testing.TB, db *thole.DB) {
 		}
 	}
 }
-
-// TestB39Goexit: a function that fails the test leaves nothing behind.
-func TestB39Goexit(t *testing.T) {
-	t.Parallel()
-	each(t, func(t *testing.T, config dbtest.Config) {
-		got := record(t, func(tb testing.TB) {
-			db := config.Sandbox(tb)
-			dbtest.Queries(tb, db, func() { tb.Fatal("in f") })
-		})
-		if !got.Failed() || !strings.Contains(got.output(), "in f") {
-			t.Errorf("got %q, want the failure", got.output())
-		}
-	})
-}
