@@ -56,13 +56,13 @@ func print1(arg any) string {
 }
 
 // shorten cuts a long text, and says how long it was.
-func shorten(text string, print func(string) string) string {
+func shorten(text string, quote func(string) string) string {
 	if len(text) <= longest {
-		return print(text)
+		return quote(text)
 	}
 	end := longest
 	for end > 0 && !utf8.RuneStart(text[end]) {
 		end--
 	}
-	return fmt.Sprintf("%s… (%d bytes)", print(text[:end]), len(text))
+	return fmt.Sprintf("%s… (%d bytes)", quote(text[:end]), len(text))
 }

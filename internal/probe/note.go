@@ -5,6 +5,7 @@ import (
 	"errors"
 	"reflect"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/tholedb/thole/internal/engine"
@@ -78,8 +79,8 @@ func (p *Probe) begin(s *Session) {
 // attemptsOf is how often the session has begun. Its attempts are among those that
 // have begun after it.
 func (p *Probe) attemptsOf(info *engine.Info) int {
-	for i := len(p.sessions.items) - 1; i >= 0; i-- {
-		switch s := p.sessions.items[i]; {
+	for _, s := range slices.Backward(p.sessions.items) {
+		switch {
 		case s.Info == info:
 			return s.Attempt
 		case s.Began.Before(info.Began):

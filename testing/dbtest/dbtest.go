@@ -46,6 +46,22 @@
 // none the test is skipped and says what was looked for. In CI set
 // DBTEST_REQUIRE=postgres, and the test fails instead.
 //
+// # When a test fails
+//
+// It logs what ran on each of its databases: the last 200 statements with arguments,
+// rows, errors and call sites, in their sessions. DBTEST_ARGS=off leaves the
+// arguments out. DBTEST_KEEP=fail keeps the [Database] of a test that has failed,
+// DBTEST_KEEP=all each one, and the log has the command that opens it. A test that
+// hangs writes what it waits for some seconds before its deadline.
+//
+// A session that goes on after a statement of it has failed works on SQLite alone.
+// Under [Each] that is logged on both engines, and fails the test where there is no
+// PostgreSQL to refuse it.
+//
+// [Queries], [Sessions] and [Hooks] are for assertions about what ran.
+//
+// # Rules for DBTEST_URL
+//
 // DBTEST_URL must name a database with "test" in its name, because databases
 // are made and dropped beside it; DBTEST_UNSAFE=1 allows any. DATABASE_URL is
 // never read.

@@ -80,7 +80,7 @@ func (r *rig) askServer() string {
 	if err != nil {
 		return "\tno connection to ask on"
 	}
-	defer conn.Close(ctx)
+	defer func() { _ = conn.Close(ctx) }()
 	if r.kind == sandboxKind { // its connections are called after the test, as this one is from now on
 		if _, err := conn.Exec(ctx, "select pg_catalog.set_config('application_name', $1, false)", r.tb.Name()); err != nil {
 			return "\t" + err.Error()

@@ -11,6 +11,7 @@ import (
 // TestHelperB38 hangs in a session of each engine, in which a statement waits for a
 // lock or nothing runs.
 func TestHelperB38(t *testing.T) {
+	t.Parallel()
 	helperOnly(t)
 	t.Run("sqlite", func(t *testing.T) {
 		t.Parallel()

@@ -16,11 +16,13 @@ import (
 
 // TestHelperB37 adds an item to each kind of database and passes or fails.
 func TestHelperB37(t *testing.T) {
+	t.Parallel()
 	helperOnly(t)
 	config := stock
 	config.Engines = []thole.Engine{thole.Engine(os.Getenv("DBTEST_TEST_ENGINE"))}
 	for name, open := range map[string]func(testing.TB) *thole.DB{"sandbox": config.Sandbox, "database": config.Database} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			if err := add(t.Context(), open(t), "kept"); err != nil {
 				t.Error(err)
 			}

@@ -11,6 +11,7 @@ import (
 
 // TestHelperParityGoesOn goes on after a statement that has failed.
 func TestHelperParityGoesOn(t *testing.T) {
+	t.Parallel()
 	helperOnly(t)
 	stock.Each(t, func(t *testing.T, db *thole.DB) {
 		err := inSession(t, db, func(ctx context.Context, tx *thole.Tx) error {
@@ -25,6 +26,7 @@ func TestHelperParityGoesOn(t *testing.T) {
 
 // TestHelperParityCommits commits after a statement that has failed.
 func TestHelperParityCommits(t *testing.T) {
+	t.Parallel()
 	helperOnly(t)
 	stock.Each(t, func(t *testing.T, db *thole.DB) {
 		err := inSession(t, db, func(ctx context.Context, tx *thole.Tx) error {
@@ -39,6 +41,7 @@ func TestHelperParityCommits(t *testing.T) {
 
 // TestHelperParityNests does what both engines allow.
 func TestHelperParityNests(t *testing.T) {
+	t.Parallel()
 	helperOnly(t)
 	stock.Each(t, func(t *testing.T, db *thole.DB) {
 		err := inSession(t, db, func(ctx context.Context, tx *thole.Tx) error {
@@ -80,6 +83,7 @@ func TestParityGoesOn(t *testing.T) {
 
 // TestHelperParityTime fails after asking for the time.
 func TestHelperParityTime(t *testing.T) {
+	t.Parallel()
 	helperOnly(t)
 	stock.Each(t, func(t *testing.T, db *thole.DB) {
 		t.Run("two sessions", func(t *testing.T) {

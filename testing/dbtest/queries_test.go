@@ -130,10 +130,12 @@ func TestB39Paths(t *testing.T) {
 	each(t, func(t *testing.T, config dbtest.Config) {
 		for name, path := range paths {
 			t.Run(name, func(t *testing.T) {
+				t.Parallel()
 				db := config.Sandbox(t)
 				wantPath(t, db, path, func(ctx context.Context) error { return path.run(ctx, db) })
 			})
 			t.Run(name+" in a session", func(t *testing.T) {
+				t.Parallel()
 				db := config.Sandbox(t)
 				wantPath(t, db, path, func(ctx context.Context) error {
 					return db.WithSession(ctx, func(tx *thole.Tx) error {
@@ -176,10 +178,12 @@ func TestB39PathsOfPgx(t *testing.T) {
 	}
 	for name, run := range pgxPaths {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			db := config.Sandbox(t)
 			wantPath(t, db, want[name], func(ctx context.Context) error { return run(ctx, db.Pgx()) })
 		})
 		t.Run(name+" in a session", func(t *testing.T) {
+			t.Parallel()
 			db := config.Sandbox(t)
 			wantPath(t, db, want[name], func(ctx context.Context) error {
 				return db.WithSession(ctx, func(tx *thole.Tx) error { return run(ctx, tx.Pgx()) })
@@ -209,6 +213,7 @@ func TestB39Failures(t *testing.T) {
 		} {
 			t.Run(name, func(t *testing.T) {
 				got := record(t, func(tb testing.TB) {
+					tb.Helper()
 					db := config.Sandbox(tb)
 					test.check(dbtest.Queries(tb, db, func() { listOneByOne(tb, db) }))
 				})

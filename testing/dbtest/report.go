@@ -84,7 +84,7 @@ type writer struct{ strings.Builder }
 
 func (w *writer) line(depth int, format string, args ...any) {
 	w.WriteString(strings.Repeat("\t", depth+1))
-	fmt.Fprintf(w, format, args...)
+	_, _ = fmt.Fprintf(w, format, args...) // never fails
 	w.WriteByte('\n')
 }
 

@@ -69,12 +69,16 @@ func forgeBadly(tb testing.TB, db *thole.DB) {
 func TestB36Report(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, config dbtest.Config) {
-		passed := record(t, func(tb testing.TB) { forgeBadly(tb, config.Sandbox(tb)) })
+		passed := record(t, func(tb testing.TB) {
+			tb.Helper()
+			forgeBadly(tb, config.Sandbox(tb))
+		})
 		if got := passed.output(); passed.Failed() || strings.Contains(got, "what ran") {
 			t.Errorf("got %q from a test that has passed", got)
 		}
 		for name, open := range map[string]func(testing.TB) *thole.DB{"sandbox": config.Sandbox, "database": config.Database} {
 			failed := record(t, func(tb testing.TB) {
+				tb.Helper()
 				forgeBadly(tb, open(tb))
 				tb.Error("on purpose")
 			})
@@ -107,6 +111,7 @@ func TestB36Most(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, config dbtest.Config) {
 		failed := record(t, func(tb testing.TB) {
+			tb.Helper()
 			db := config.Sandbox(tb)
 			for i := range 2500 {
 				if err := db.GetContext(tb.Context(), new(int), "select cast(? as integer)", i); err != nil {
@@ -127,6 +132,7 @@ func TestB36Most(t *testing.T) {
 
 // TestHelperB36Args fails with an argument.
 func TestHelperB36Args(t *testing.T) {
+	t.Parallel()
 	helperOnly(t)
 	each(t, func(t *testing.T, config dbtest.Config) {
 		forgeBadly(t, config.Sandbox(t))

@@ -27,6 +27,9 @@ func TestB40Sessions(t *testing.T) {
 		log.Labelled("read").ReadOnly()
 		log.Labelled("strict").Isolation(sql.LevelSerializable)
 		log.Labelled("strict").Attempts(3)
+		if got := len(log.Sessions()); got != 4 {
+			t.Errorf("got %d sessions, want 4, without the statement outside:\n%s", got, log)
+		}
 		for _, s := range log.Sessions() {
 			if !strings.HasPrefix(s.Caller, "dbtest/sessions_test.go:") {
 				t.Errorf("got the call site %q", s.Caller)
@@ -91,6 +94,7 @@ func TestB40Failures(t *testing.T) {
 		} {
 			t.Run(name, func(t *testing.T) {
 				got := record(t, func(tb testing.TB) {
+					tb.Helper()
 					db := config.Sandbox(tb)
 					test.check(dbtest.Sessions(tb, db, func() {
 						err := db.WithSessionOptions(tb.Context(), thole.SessionOptions{Label: "forge"}, func(tx *thole.Tx) error {
