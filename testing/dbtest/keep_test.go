@@ -98,6 +98,11 @@ func TestB37Postgres(t *testing.T) {
 	if err := conn.QueryRow(ctx, "select name from item").Scan(&name); err != nil || name != "kept" {
 		t.Errorf("got item %q, %v", name, err)
 	}
+	var kept bool // as what drops the databases of processes that have ended asks
+	const isKept = "select pg_catalog.shobj_description(oid, 'pg_database') = 'kept by dbtest' from pg_catalog.pg_database where datname = current_database()"
+	if err := conn.QueryRow(ctx, isKept).Scan(&kept); err != nil || !kept {
+		t.Errorf("got %t, %v, want the database marked as kept", kept, err)
+	}
 	if !server.Private {
 		return
 	}
