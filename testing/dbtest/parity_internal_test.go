@@ -66,3 +66,24 @@ func TestParityWithoutPostgres(t *testing.T) {
 		}
 	}
 }
+
+// TestParityLenient: what SQLite lets go on is remembered for the other subtest.
+func TestParityLenient(t *testing.T) {
+	t.Parallel()
+	w := new(twins)
+	t.Run("sqlite", func(t *testing.T) { //nolint:paralleltest // what it leaves is looked at
+		db := Config{twins: w}.sandbox(t, thole.SQLite)
+		err := db.WithSession(t.Context(), func(tx *thole.Tx) error {
+			if _, err := tx.ExecContext(t.Context(), "select * from missing"); err == nil {
+				t.Error("a table that is missing was read")
+			}
+			return nil
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	if !strings.Contains(w.lenient, "had failed: it was committed") {
+		t.Errorf("got the hint %q", w.lenient)
+	}
+}

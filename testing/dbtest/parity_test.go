@@ -53,8 +53,14 @@ func TestHelperParityNests(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-		_, _ = db.ExecContext(t.Context(), "no statement")
-		_, _ = db.ExecContext(t.Context(), "select 1")
+		prepared, err := db.PrepareContext(t.Context(), "insert into item (name) values ('axe')")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer prepared.Close()
+		for range 3 {
+			_, _ = prepared.ExecContext(t.Context()) // outside a session each is alone
+		}
 		_ = inSession(t, db, func(ctx context.Context, tx *thole.Tx) error { return add(ctx, tx, "sword") })
 	})
 }
