@@ -107,8 +107,12 @@ func TestHelperParityTime(t *testing.T) {
 		t.Error("on purpose", err)
 	})
 	stock.EachDatabase(t, func(t *testing.T, db *thole.DB) {
-		askForTime(t, db)
-		askForTime(t, db)
+		for range 2 { // sessions, between which it moves
+			_ = inSession(t, db, func(ctx context.Context, tx *thole.Tx) error {
+				askForTime(t, tx)
+				return nil
+			})
+		}
 		t.Error("on purpose: it moves")
 	})
 }
