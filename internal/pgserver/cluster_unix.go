@@ -23,11 +23,10 @@ const (
 )
 
 // initdbArgs decide what is in a kept cluster, which is named after them.
-var initdbArgs = []string{
+var initdbArgs = append([]string{
 	"--pgdata=" + dataName, "--username=postgres", "--pwfile=" + passwordName,
 	"--auth-local=trust", "--auth-host=scram-sha-256",
-	"--encoding=UTF8", "--locale=C", "--wal-segsize=1", "--no-sync",
-}
+}, ClusterArgs...)
 
 // restoreCluster puts the kept cluster into dir, or makes one if there is none.
 // It takes a tenth of initdb's 0.4 s.

@@ -30,6 +30,8 @@ func local(ctx context.Context, more ...string) (*Server, []Passed, error) {
 	if bin == "" {
 		return nil, passed, nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, startLimit)
+	defer cancel()
 	h := host{
 		bin:     bin,
 		parents: append(memoryDirs(), os.TempDir(), "/tmp"),

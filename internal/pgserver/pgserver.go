@@ -4,7 +4,9 @@
 // private server from PostgreSQL's programs on this machine, which ends, and
 // whose files vanish, when the process does, however it ends: a watching
 // process sees the end of a pipe that only we hold. There is nothing to close,
-// no goroutine stays behind, and two processes never share a server.
+// no goroutine stays behind, and two processes never share such a server. Where
+// there are no programs it asks Docker, if the test imports package dockerpg;
+// processes share that server.
 //
 // [FindPooler] puts a private PgBouncer before that server, which ends as a
 // private server does.
@@ -16,6 +18,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"os"
 	"regexp"
@@ -28,6 +31,10 @@ import (
 // on an idle machine.
 const startLimit = 2 * time.Minute
 
+// ImageVariable names the image of the server that Docker starts. One who sets
+// it has chosen Docker before the programs on this machine.
+const ImageVariable = "DBTEST_PG_IMAGE"
+
 // Server is a PostgreSQL server that tests may fill with databases.
 type Server struct {
 	// URL names the database to connect to first. On a local server the user
@@ -36,8 +43,8 @@ type Server struct {
 	// 127.0.0.1, where it asks for the URL's password.
 	URL string
 
-	// Provider is "DBTEST_URL", or the folder of the programs that were
-	// started.
+	// Provider is "DBTEST_URL", the folder of the programs that were started,
+	// or "Docker" and the image.
 	Provider string
 
 	// Passed are the providers that were asked before.
@@ -52,6 +59,11 @@ type Server struct {
 
 	// pidFile is where a local server says that it is ready.
 	pidFile string
+
+	// Lease is the connection to a server in a container that keeps it alive:
+	// the container ends some time after the last such connection. Nothing is
+	// sent on it, and it is never closed but by the end of the process.
+	Lease net.Conn
 }
 
 // Passed says why a provider of servers was passed over.
@@ -85,16 +97,14 @@ type shared struct {
 	err    error
 }
 
-// get returns what find found. The first call runs it; all others wait for that.
-// The end of ctx ends the waiting alone.
+// get returns what find found. The first call runs it, and find bounds itself;
+// all others wait for that. The end of ctx ends the waiting alone.
 func (s *shared) get(ctx context.Context, what string, find func(context.Context) (*Server, error)) (*Server, error) {
 	s.once.Do(func() {
 		s.done = make(chan struct{})
 		go func() {
 			defer close(s.done)
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), startLimit)
-			defer cancel()
-			s.server, s.err = find(ctx)
+			s.server, s.err = find(context.WithoutCancel(ctx))
 		}()
 	})
 	select {
@@ -128,16 +138,19 @@ func find(ctx context.Context) (*Server, error) {
 	if s != nil || err != nil {
 		return s, err
 	}
-	s, passed, err := local(ctx)
-	if err != nil {
-		return nil, err
+	passed := []Passed{first}
+	for _, ask := range providers() {
+		s, more, err := ask(ctx)
+		if err != nil {
+			return nil, err
+		}
+		passed = append(passed, more...)
+		if s != nil {
+			s.Passed = passed
+			return s, nil
+		}
 	}
-	passed = append([]Passed{first}, passed...)
-	if s == nil {
-		return nil, &NotFoundError{What: aServer, Passed: passed}
-	}
-	s.Passed = passed
-	return s, nil
+	return nil, &NotFoundError{What: aServer, Passed: passed}
 }
 
 // fromEnv returns the server that DBTEST_URL names, or why there is none.

@@ -27,6 +27,8 @@ func localPooler(ctx context.Context, server string) (*Server, []Passed, error) 
 	if program == "" {
 		return nil, passed, nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, startLimit)
+	defer cancel()
 	h := host{parents: append(memoryDirs(), os.TempDir(), "/tmp"), cred: account()}
 	s, err := h.startPooler(ctx, program, server)
 	if err != nil {

@@ -44,20 +44,10 @@ cd /
 rm -rf -- "$0"
 `
 
-// settings make a server fast that need not survive a crash, and the same on
-// every machine.
-var settings = []string{
-	"fsync=off",
-	"synchronous_commit=off",
-	"full_page_writes=off",
-	"autovacuum=off",
-	"max_connections=300",
-	"shared_buffers=32MB",             // dropping a table searches all of them
+// localSettings are those of a server that shares the machine with others.
+var localSettings = []string{
 	"dynamic_shared_memory_type=mmap", // in the data directory, and gone with it
 	"unix_socket_permissions=0700",
-	"timezone=UTC",
-	"log_timezone=UTC",
-	"log_min_messages=fatal",
 }
 
 // serve runs the cluster in dir until this process ends.
@@ -79,7 +69,7 @@ func (h host) serve(ctx context.Context, dir string, lock *os.File) (*Server, er
 		filepath.Join(h.bin, "postgres"), "-D", dataName, "-p", strconv.Itoa(port),
 		"-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=" + sockets,
 	}
-	for _, s := range slices.Concat(settings, h.more) {
+	for _, s := range slices.Concat(Settings, localSettings, h.more) {
 		args = append(args, "-c", s)
 	}
 	pidFile := filepath.Join(dir, dataName, "postmaster.pid")

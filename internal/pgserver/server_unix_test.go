@@ -487,7 +487,12 @@ func copyProgram(t *testing.T, program string) string {
 // startProcess starts such a process and returns when it has its server.
 func startProcess(t *testing.T, h host, cred *syscall.Credential) *process {
 	t.Helper()
-	cmd := helper(t, h, cred)
+	return startCommand(t, helper(t, h, cred))
+}
+
+// startCommand starts a command of helper's.
+func startCommand(t *testing.T, cmd *exec.Cmd) *process {
+	t.Helper()
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)

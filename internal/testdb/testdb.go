@@ -82,13 +82,12 @@ func find(tb testing.TB, in func(context.Context) (*pgserver.Server, error)) str
 
 func findServer(tb testing.TB, in func(context.Context) (*pgserver.Server, error)) *pgserver.Server {
 	tb.Helper()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(tb.Context()), time.Minute)
-	defer cancel()
 	required := os.Getenv("DBTEST_REQUIRE")
 	if required != "" && required != "postgres" {
 		tb.Fatalf("DBTEST_REQUIRE is %q: it is postgres or not set", required)
 	}
-	server, err := in(ctx)
+	// It bounds itself; an image that is pulled may take minutes.
+	server, err := in(context.WithoutCancel(tb.Context()))
 	if _, missing := errors.AsType[*pgserver.NotFoundError](err); missing && required == "" {
 		tb.Skip(err)
 	}
