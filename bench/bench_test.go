@@ -226,11 +226,13 @@ func TestParseRefuses(t *testing.T) {
 		{"nonesuch"},
 		{"-workloads", "w1", "sqlite"},
 		{"-workloads", "insert", "postgres"},
+		{"-workloads", "w1", "dbtest"},
 		{"-goroutines", "0", "sqlite"},
 		{"-goroutines", "x", "postgres"},
 		{"-synchronous", "off", "sqlite"},
 		{"-contenders", "thole,", "sqlite"},
 		{"-contenders", "mattn", "postgres"},
+		{"-contenders", "pgx", "dbtest"},
 		{"-rounds", "0"},
 		{"-duration", "x"},
 	} {

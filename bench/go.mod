@@ -3,6 +3,7 @@ module github.com/tholedb/thole/bench
 go 1.26.0
 
 require (
+	github.com/DATA-DOG/go-txdb v0.2.1
 	github.com/avito-tech/go-transaction-manager/drivers/pgxv5/v2 v2.0.2
 	github.com/avito-tech/go-transaction-manager/trm/v2 v2.0.2
 	github.com/cockroachdb/cockroach-go/v2 v2.4.2
@@ -10,6 +11,7 @@ require (
 	github.com/jmoiron/sqlx v1.4.0
 	github.com/lib/pq v1.12.3
 	github.com/mattn/go-sqlite3 v1.14.53
+	github.com/peterldowns/pgtestdb v0.1.1
 	github.com/tholedb/thole v0.0.0
 	github.com/uptrace/bun v1.3.0
 	github.com/uptrace/bun/dialect/pgdialect v1.3.0

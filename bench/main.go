@@ -5,12 +5,15 @@
 //	go run . [-rounds 7] [-rows 100000] ["InsertAll on SQLite"] ["InsertAll on PostgreSQL"]
 //	go run . -short sqlite
 //	go run . -short postgres
+//	go run . -short dbtest
 //	go run . [-workloads insert,slow] [-goroutines 8,64] [-synchronous full] [-contenders thole,mattn] sqlite
 //	go run . [-workloads w1,r1] [-goroutines 1,8] [-contenders pgx,thole,sqlx] postgres
+//	go run . [-workloads postgres-20] [-contenders sandbox,txdb] dbtest
 //
 // The first is the default: how fast many rows get in. The others race sessions
 // under load, -short for two or three minutes; when nothing is left out, on SQLite
-// for two hours and on PostgreSQL for one. -help lists the flags.
+// for two hours and on PostgreSQL for one. The last is about what databases for
+// tests cost, for ten minutes, -short for one. -help lists the flags.
 //
 // It is a module of its own, so that nothing of a contender is a dependency of
 // thole. Two contenders are C and need gcc. PostgreSQL is the server of
@@ -52,6 +55,7 @@ var races = []race{
 	insertAllRace("InsertAll on PostgreSQL", insertAllPostgres),
 	{"sqlite", planSQLite},
 	{"postgres", planPostgres},
+	{"dbtest", planDBTest},
 }
 
 // options are what the command line says. What is zero or empty is up to the
@@ -76,6 +80,9 @@ type options struct {
 var short = map[string]string{"rounds": "3", "rows": "10000", "synchronous": "full"}
 
 func main() {
+	if child() {
+		return
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	races, err := parse(os.Args[1:], os.Stderr)
@@ -105,10 +112,10 @@ func parse(args []string, out io.Writer) ([]planned, error) {
 	flags.BoolVar(&o.brief, "short", false, "be brief, where no other flag says otherwise")
 	flags.IntVar(&o.rounds, "rounds", 7, "how `often` each contender runs")
 	flags.IntVar(&o.rows, "rows", 100_000, "of the InsertAll races: how `many` there are to insert")
-	flags.DurationVar(&o.duration, "duration", 0, "of sessions: how `long` a contender runs in a round (default 3s on SQLite and 1s on PostgreSQL)")
-	flags.StringVar(&o.workloads, "workloads", "", "of sessions: `some` of "+list(workloads)+" on SQLite, of "+list(pgWorkloads)+" on PostgreSQL (default all)")
+	flags.DurationVar(&o.duration, "duration", 0, "of sessions: how `long` a contender runs in a round (default 3s on SQLite, 1s on PostgreSQL and 2s for dbtest)")
+	flags.StringVar(&o.workloads, "workloads", "", "of sessions: `some` of "+list(workloads)+" on SQLite, of "+list(pgWorkloads)+" on PostgreSQL, of "+list(lessons)+" for dbtest (default all)")
 	flags.StringVar(&o.goroutines, "goroutines", "", "of sessions: how many `at once` (default 1,8,64,256 on SQLite and 1,8,64 on PostgreSQL)")
-	flags.StringVar(&o.contenders, "contenders", "", "of sessions: `some` of "+list(peers)+" on SQLite, of "+list(pgPeers)+" on PostgreSQL (default all); the others are compared with the first")
+	flags.StringVar(&o.contenders, "contenders", "", "of sessions: `some` of "+list(peers)+" on SQLite, of "+list(pgPeers)+" on PostgreSQL, of "+list(allTestPeers())+" for dbtest (default all); the others are compared with the first")
 	flags.StringVar(&o.dir, "dir", ".", "of sqlite: a `folder` for its files, on a disk with a real fsync and not on tmpfs")
 	flags.StringVar(&o.synchronous, "synchronous", "full,normal", "of sqlite: when a commit reaches the disk, `one or both`")
 	if err := flags.Parse(args); err != nil {
