@@ -46,7 +46,7 @@ func TestTestPeers(t *testing.T) {
 		if l.statements > 20 {
 			continue
 		}
-		t.Run(l.name, func(t *testing.T) { //nolint:paralleltest // it looks at what others would leave
+		t.Run(l.name, func(t *testing.T) { // not parallel: it looks at what others would leave
 			g := testGrounds(t, l)
 			for _, p := range l.peers {
 				wantFailures(t, p, g, 0)
@@ -177,7 +177,7 @@ func TestBudgets(t *testing.T) {
 		want   string // at the end of the only line; empty: there is none
 	}{
 		"the median":  {"kept", []result{{p50: 900 * ms}, {p50: 300 * ms}, {p50: 1 * ms}}, "promised ≤ 300.000, with 0 failures: kept"},
-		"too slow":    {"kept", []result{{p50: 301 * ms}}, "promised ≤ 300.000, with 0 failures: NOT KEPT"},
+		"too slow":    {"kept", []result{{p50: 1 * ms}, {p50: 301 * ms}, {p50: 301 * ms}}, "promised ≤ 300.000, with 0 failures: NOT KEPT"},
 		"a failure":   {"kept", []result{{p50: ms, failures: 1}}, "with 1 failures: NOT KEPT"},
 		"no promises": {"initdb", []result{{p50: ms}}, ""},
 	} {
