@@ -1,0 +1,1 @@
+DROP TABLE thole_idempotency_keys;
