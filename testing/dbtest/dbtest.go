@@ -18,12 +18,10 @@
 // [Each] and [EachDatabase] run a test on every engine.
 //
 // On SQLite a sandbox is a database in memory, a copy of one that was migrated
-// once. On PostgreSQL it is a transaction that is never committed, on a connection
-// that is kept, in which sessions are savepoints. So there
-//
-//   - now() stands still, sequences are not reset, and NOTIFY is not delivered;
-//   - two parallel tests that insert the same unique key wait for each other, and
-//     fail after five seconds with the names of both: use other values, or Database.
+// once. On PostgreSQL it is a transaction that is never committed, in which sessions
+// are savepoints, on a connection that is kept, and in a database that no other test
+// is in at the same time. So now() stands still there, sequences are not reset, and
+// NOTIFY is not delivered.
 //
 // On both engines sessions of a sandbox take turns. One that is opened inside
 // another with the ctx from outside, and a query on the DB there, fail at once,

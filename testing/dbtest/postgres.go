@@ -11,28 +11,29 @@ import (
 	"github.com/tholedb/thole/internal/testdb"
 )
 
-// postgresSandbox is a transaction in a copy of the template that all sandboxes of
-// the test binary share.
+// postgresSandbox is a transaction in a copy of the template, on a connection that is
+// kept for the next one.
 func (c Config) postgresSandbox(tb testing.TB) *thole.DB {
 	tb.Helper()
 	s := findServer(tb)
 	s.reserve(tb, 1)
-	shared, err := c.sharedDatabase(context.WithoutCancel(tb.Context()), s)
+	homes := c.homes()
+	home, err := homes.take(context.WithoutCancel(tb.Context()), c, s)
 	if err != nil {
-		tb.Fatalf("dbtest: make the database of sandboxes: %v", err)
+		tb.Fatalf("dbtest: make the database of a sandbox: %v", err)
 	}
 	var box *postgres.Sandbox
-	return c.assemble(tb, c.configure(&thole.Config{Postgres: shared.cfg.Copy()}), opening{
+	return c.assemble(tb, c.configure(&thole.Config{Postgres: home.cfg.Copy()}), opening{
 		kind: sandboxKind,
 		open: func(ctx context.Context, _ engine.Env) (_ engine.Engine, err error) {
-			box, err = shared.open(ctx, tb.Name())
+			if box, err = home.open(ctx, tb.Name()); err != nil {
+				homes.giveBack(home, false)
+			}
 			return box, err
 		},
 		undo: func(context.Context) error {
-			shared.leave()
-			if box.HasEscaped() {
-				databases.forget(c.identity())
-			}
+			home.leave()
+			homes.giveBack(home, box.HasEscaped())
 			return nil
 		},
 		keep: keepSandbox,

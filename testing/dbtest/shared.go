@@ -3,8 +3,6 @@ package dbtest
 import (
 	"context"
 	"log/slog"
-	"math"
-	"strconv"
 	"sync"
 	"time"
 
@@ -12,67 +10,100 @@ import (
 
 	"github.com/tholedb/thole/internal/engine"
 	"github.com/tholedb/thole/internal/engine/postgres"
+	"github.com/tholedb/thole/internal/pgclone"
 )
 
-// sharedDatabase is the PostgreSQL database of a Config's sandboxes, in which
-// nothing is ever committed, with the connections that are kept for the next test.
-type sharedDatabase struct {
+// This file is about the PostgreSQL databases in which sandboxes are. One sandbox
+// at a time has one, so that tests that run side by side don't wait for each other's
+// locks; nothing is ever committed there, and the next one has it again, with its
+// connection.
+
+// home is such a database.
+type home struct {
 	server *server
+	clone  *pgclone.Database
 	cfg    *pgxpool.Config
 
 	mu    sync.Mutex
 	on    *postgres.Sandboxes // nil while nobody has been there for a while
-	users int
+	inUse bool
 	close *time.Timer
 }
 
-// databases are those of sandboxes.
-var databases once[*sharedDatabase]
+// homes are the ones of a Config that nobody is in.
+type homes struct {
+	mu   sync.Mutex
+	free []*home // the one that was left last is taken first
+}
 
-// sharedDatabase makes the database at the first call. A later process drops it,
-// when this one has ended.
-func (c Config) sharedDatabase(ctx context.Context, s *server) (*sharedDatabase, error) {
-	return databases.get(c.identity(), func() (*sharedDatabase, error) {
-		clone, err := s.Clone(ctx, c.template(s))
-		if err != nil {
-			return nil, err
-		}
-		cfg, err := c.postgresConfig(clone.URL)
-		if err != nil {
-			return nil, err
-		}
-		cfg.Postgres.MaxConns = math.MaxInt32 // they are counted by server.reserve
-		cfg.Postgres.MinConns, cfg.Postgres.MinIdleConns = 0, 0
-		cfg.Postgres.ConnConfig.RuntimeParams["lock_timeout"] = strconv.FormatInt(postgres.SandboxLockTimeout.Milliseconds(), 10)
-		return &sharedDatabase{server: s, cfg: cfg.Postgres}, nil
-	})
+var allHomes once[*homes]
+
+// homes are those of the Config. A later process drops them, when this one has
+// ended.
+func (c Config) homes() *homes {
+	h, _ := allHomes.get(c.identity(), func() (*homes, error) { return new(homes), nil })
+	return h
+}
+
+// take returns a home that nobody is in, or a new one.
+func (h *homes) take(ctx context.Context, c Config, s *server) (*home, error) {
+	h.mu.Lock()
+	if last := len(h.free) - 1; last >= 0 {
+		defer h.mu.Unlock()
+		at := h.free[last]
+		h.free = h.free[:last]
+		return at, nil
+	}
+	h.mu.Unlock()
+	clone, err := s.Clone(ctx, c.template(s))
+	if err != nil {
+		return nil, err
+	}
+	cfg, err := c.postgresConfig(clone.URL)
+	if err != nil {
+		return nil, err
+	}
+	cfg.Postgres.MaxConns, cfg.Postgres.MinConns, cfg.Postgres.MinIdleConns = 1, 0, 0
+	return &home{server: s, clone: clone, cfg: cfg.Postgres}, nil
+}
+
+// giveBack lets the next one have a home, unless something was committed there.
+func (h *homes) giveBack(at *home, dirty bool) {
+	if dirty {
+		at.rest()
+		at.clone.Drop()
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.free = append(h.free, at)
 }
 
 // open opens a sandbox. Whoever has one calls leave.
-func (d *sharedDatabase) open(ctx context.Context, name string) (*postgres.Sandbox, error) {
-	on, err := d.enter(ctx)
+func (h *home) open(ctx context.Context, name string) (*postgres.Sandbox, error) {
+	on, err := h.enter(ctx)
 	if err != nil {
 		return nil, err
 	}
 	box := on.New(name)
-	if err := d.server.Connect(ctx, box.Connect); err != nil {
-		d.leave()
+	if err := h.server.Connect(ctx, box.Connect); err != nil {
+		h.leave()
 		return nil, err
 	}
 	return box, nil
 }
 
-func (d *sharedDatabase) enter(ctx context.Context) (*postgres.Sandboxes, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.close != nil {
-		d.close.Stop()
+func (h *home) enter(ctx context.Context) (*postgres.Sandboxes, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.close != nil {
+		h.close.Stop()
 	}
-	if d.on == nil {
-		err := d.server.Connect(ctx, func(ctx context.Context) error {
-			on, err := postgres.Open(ctx, d.cfg, engine.Env{Log: slog.New(slog.DiscardHandler), Sessions: new(engine.Registry)})
+	if h.on == nil {
+		err := h.server.Connect(ctx, func(ctx context.Context) error {
+			on, err := postgres.Open(ctx, h.cfg, engine.Env{Log: slog.New(slog.DiscardHandler), Sessions: new(engine.Registry)})
 			if err == nil {
-				d.on = postgres.NewSandboxes(on)
+				h.on = postgres.NewSandboxes(on)
 			}
 			return err
 		})
@@ -80,30 +111,29 @@ func (d *sharedDatabase) enter(ctx context.Context) (*postgres.Sandboxes, error)
 			return nil, err
 		}
 	}
-	d.users++
-	return d.on, nil
+	h.inUse = true
+	return h.on, nil
 }
 
-// keptFor is how long connections are kept when nobody has a sandbox: the next
-// test comes sooner, and a search for goroutines that are left at the end of all
-// tests takes longer.
+// keptFor is how long a connection is kept when nobody has a sandbox on it: the
+// next test comes sooner, and a search for goroutines that are left at the end of
+// all tests takes longer.
 const keptFor = 100 * time.Millisecond
 
-func (d *sharedDatabase) leave() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.users--; d.users == 0 {
-		d.close = time.AfterFunc(keptFor, d.rest)
-	}
+func (h *home) leave() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.inUse = false
+	h.close = time.AfterFunc(keptFor, h.rest)
 }
 
-// rest closes the connections, unless somebody has come.
-func (d *sharedDatabase) rest() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.users > 0 || d.on == nil {
+// rest closes the connection, unless somebody has come.
+func (h *home) rest() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.inUse || h.on == nil {
 		return
 	}
-	_ = d.on.Close(context.Background()) // nobody uses them
-	d.on = nil
+	_ = h.on.Close(context.Background()) // nobody uses it
+	h.on = nil
 }

@@ -132,13 +132,6 @@ type once[T any] struct {
 	made map[identity]func() (T, error)
 }
 
-// forget has the value of an identity made anew when it is asked for.
-func (o *once[T]) forget(id identity) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	delete(o.made, id)
-}
-
 func (o *once[T]) get(id identity, fill func() (T, error)) (T, error) {
 	o.mu.Lock()
 	if o.made == nil {

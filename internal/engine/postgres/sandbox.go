@@ -148,7 +148,6 @@ type boxed struct {
 	opts     engine.Options
 	entered  bool
 	last     []command // run when it commits, before that
-	waited   *lockWait // of the statement that ran last
 }
 
 var _ interface {
@@ -341,11 +340,6 @@ func (s *boxed) InsertRows(ctx context.Context, rows engine.Rows) error {
 	return err
 }
 
-// Failed implements [engine.Conn].
-func (s *boxed) Failed(ctx context.Context, err error) *engine.Error {
-	return s.waited.explain(s.session.Failed(ctx, err))
-}
-
 // Savepoint implements [engine.Session].
 func (s *boxed) Savepoint(ctx context.Context, readOnly bool) error {
 	_, err := inBox(ctx, s, "", func() (any, error) { return nil, s.session.Savepoint(ctx, readOnly) })
@@ -357,10 +351,7 @@ func inBox[T any](ctx context.Context, s *boxed, query string, run func() (T, er
 	if err := s.enter(ctx); err != nil {
 		return got, err
 	}
-	s.waited = s.await()
-	got, err = run()
-	s.waited.timer.Stop()
-	if err != nil {
+	if got, err = run(); err != nil {
 		return got, err
 	}
 	s.last = append(s.last, atEnd(query)...)
