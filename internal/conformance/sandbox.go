@@ -57,6 +57,7 @@ func (w *world) sandbox(t *testing.T, configure func(*thole.Config)) *thole.DB {
 
 // sentenceOf is the name of the sentence that a test is about.
 func sentenceOf(t *testing.T) string {
+	t.Helper()
 	name := t.Name()
 	return name[strings.LastIndexByte(name, '/')+1:]
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -19,17 +20,24 @@ import (
 // watchDeadline has what hangs be written before the deadline of the test, where it
 // has one. That costs a timer.
 func (r *rig) watchDeadline() {
-	t, ok := r.tb.(interface{ Deadline() (time.Time, bool) })
-	if !ok {
-		return
-	}
-	deadline, ok := t.Deadline()
+	deadline, ok := deadlineOf(r.tb)
 	if !ok {
 		return
 	}
 	left := time.Until(deadline)
 	timer := time.AfterFunc(left-min(left/10, 5*time.Second), r.tellHang)
 	r.tb.Cleanup(func() { timer.Stop() })
+}
+
+// deadlineOf is when a test must have ended, if that is known. In a bubble of
+// testing/synctest, whose clock is another one, t.Deadline panics.
+func deadlineOf(tb testing.TB) (deadline time.Time, ok bool) {
+	tb.Helper()
+	defer func() { _ = recover() }()
+	if t, is := tb.(interface{ Deadline() (time.Time, bool) }); is {
+		deadline, ok = t.Deadline()
+	}
+	return deadline, ok
 }
 
 // tellHang writes what is open, if anything is. It writes to standard error because

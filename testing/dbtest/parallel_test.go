@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -116,4 +117,23 @@ func TestB26Subtests(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A sandbox on SQLite can be used in a bubble of testing/synctest.
+func TestBubble(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		config := stock
+		config.Engines = []thole.Engine{thole.SQLite}
+		db := config.Sandbox(t)
+		err := inSession(t, db, func(ctx context.Context, tx *thole.Tx) error {
+			time.Sleep(time.Hour)
+			return add(ctx, tx, "an hour later")
+		})
+		if err != nil || time.Since(began) != time.Hour {
+			t.Errorf("got %v after %s, want nil after an hour", err, time.Since(began))
+		}
+		wantNames(t, db, "an hour later")
+	})
 }

@@ -71,7 +71,7 @@ func TestParityWithoutPostgres(t *testing.T) {
 func TestParityLenient(t *testing.T) {
 	t.Parallel()
 	w := new(twins)
-	t.Run("sqlite", func(t *testing.T) { //nolint:paralleltest // what it leaves is looked at
+	t.Run("sqlite", func(t *testing.T) {
 		db := Config{twins: w}.sandbox(t, thole.SQLite)
 		err := db.WithSession(t.Context(), func(tx *thole.Tx) error {
 			if _, err := tx.ExecContext(t.Context(), "select * from missing"); err == nil {

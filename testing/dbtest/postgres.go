@@ -119,6 +119,6 @@ func (c Config) build(ctx context.Context, s *server, url string, fill func(cont
 	if err != nil {
 		return err
 	}
-	defer db.Close()
+	defer func() { _ = db.Close() }() // it is made, or the error is told
 	return fill(ctx, db)
 }

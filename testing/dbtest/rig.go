@@ -50,9 +50,8 @@ func rigOf(tb testing.TB, db *thole.DB) *rig {
 // opening says how a DB is opened.
 type opening struct {
 	kind kind
-	open engine.Opener                     // the engine beneath the probe
-	pool func(engine.Engine) *pgxpool.Pool // for [databaseKind]
-	undo func(ctx context.Context) error   // see rig
+	open engine.Opener                   // the engine beneath the probe
+	undo func(ctx context.Context) error // see rig
 	keep func(ctx context.Context) (command string, err error)
 }
 

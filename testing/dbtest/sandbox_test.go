@@ -86,9 +86,9 @@ func onPostgres() dbtest.Config {
 }
 
 // inSession runs fn in a session with the ctx of the test.
-func inSession(t testing.TB, db *thole.DB, fn func(ctx context.Context, tx *thole.Tx) error) error {
-	t.Helper()
-	return db.WithSession(t.Context(), func(tx *thole.Tx) error { return fn(tx.Context(), tx) })
+func inSession(tb testing.TB, db *thole.DB, fn func(ctx context.Context, tx *thole.Tx) error) error {
+	tb.Helper()
+	return db.WithSession(tb.Context(), func(tx *thole.Tx) error { return fn(tx.Context(), tx) })
 }
 
 // B1: one body, both engines, as subtests of their names.

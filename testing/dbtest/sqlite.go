@@ -71,7 +71,7 @@ func (c Config) makeImage(ctx context.Context) (image []byte, err error) {
 	if err != nil {
 		return nil, err
 	}
-	defer db.Close()
+	defer func() { _ = db.Close() }() // it is made, or the error is told
 	if err := c.fill(ctx, db); err != nil {
 		return nil, err
 	}

@@ -90,14 +90,14 @@ func pointer[F any](f F) unsafe.Pointer { return *(*unsafe.Pointer)(unsafe.Point
 // read are left out: migrating says so.
 func (c Config) digest() string {
 	h := sha256.New()
-	fmt.Fprintf(h, "%s\n", templateVersion)
+	_, _ = fmt.Fprintf(h, "%s\n", templateVersion)
 	if c.Migrations != nil {
 		_ = fs.WalkDir(c.Migrations, ".", func(path string, entry fs.DirEntry, err error) error {
 			if err != nil || entry.IsDir() {
 				return nil //nolint:nilerr // see above
 			}
 			content, _ := fs.ReadFile(c.Migrations, path)
-			fmt.Fprintf(h, "%q %d\n", path, len(content))
+			_, _ = fmt.Fprintf(h, "%q %d\n", path, len(content))
 			_, _ = h.Write(content) // never fails
 			return nil
 		})

@@ -121,7 +121,7 @@ func (b *Sandbox) Close(ctx context.Context) error {
 	b.outer.conn = nil
 	switch {
 	case c.controlled, b.outer.ahead.begun && !c.wire.IsClosed() && c.status() == 'I':
-		b.escape()
+		_ = b.escape()
 		c.destroy()
 		return nil
 	case c.wire.IsClosed():

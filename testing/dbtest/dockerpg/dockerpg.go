@@ -56,7 +56,7 @@ type server struct {
 func (s server) find(ctx context.Context) (*pgserver.Server, string, error) {
 	e, err := connect(ctx)
 	if err != nil {
-		return nil, err.Error(), nil
+		return nil, err.Error(), nil //nolint:nilerr // it is a reason to pass Docker over
 	}
 	id, entrypoint, err := e.image(ctx, s.image, s.progress)
 	if err != nil {
