@@ -91,6 +91,7 @@ type Database struct {
 
 	server *Server
 	once   sync.Once
+	stays  bool
 }
 
 // Clone makes a database that is a copy of what t says, building that first where
@@ -124,13 +125,20 @@ func (s *Server) Clone(ctx context.Context, t Template) (*Database, error) {
 func (d *Database) Drop() {
 	d.once.Do(func() {
 		d.server.bury(d.Name)
-		if d.server.used.Add(-1) > 0 {
+		if d.stays || d.server.used.Add(-1) > 0 {
 			return
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), lastLimit)
 		defer cancel()
 		_ = d.server.Await(ctx) // what is left, the next process sweeps
 	})
+}
+
+// Stay says that the database is there for as long as the process is, and that no
+// Drop waits for it. It is called once, before Drop.
+func (d *Database) Stay() {
+	d.stays = true
+	d.server.used.Add(-1)
 }
 
 // lastLimit is how long the last Drop waits.

@@ -59,6 +59,7 @@ func (h *homes) take(ctx context.Context, c Config, s *server) (*home, error) {
 	if err != nil {
 		return nil, err
 	}
+	clone.Stay()
 	cfg, err := c.postgresConfig(clone.URL)
 	if err != nil {
 		return nil, err

@@ -59,9 +59,8 @@ func (b *Sandboxes) New(name string) *Sandbox {
 		checks: constraints{shared: &b.checks},
 		outer:  &session{engine: b.Engine, opts: engine.Options{Isolation: opts.Isolation}, ahead: ahead{commands: opening(opts)}},
 		reset: []command{
-			{text: "select pg_catalog.set_config('role', 'none', true)"},
 			{text: "reset all"},
-			settings(opts),
+			settings(engine.Options{Settings: map[string]string{"application_name": name, "role": "none"}}),
 		},
 	}
 }
@@ -264,8 +263,10 @@ func (s *boxed) undo(ctx context.Context, cause error) (engine.Outcome, error) {
 func (s *boxed) Rollback(ctx context.Context, cause error) (engine.Outcome, error) {
 	c := s.conn
 	switch {
-	case !s.entered || c == nil:
-		s.abandon()
+	case !s.entered:
+		return engine.RolledBack, nil
+	case c == nil:
+		s.rollBackLater() // nothing was sent
 		return engine.RolledBack, nil
 	case c.wire.IsClosed():
 		s.left()
@@ -276,23 +277,20 @@ func (s *boxed) Rollback(ctx context.Context, cause error) (engine.Outcome, erro
 	case s.ended():
 		return engine.Unknown, errors.Join(cause, s.box.escape())
 	}
-	s.depth = 1
-	s.box.checks.forget(c)
-	if err := s.session.RollbackTo(ctx); err != nil {
-		s.left()
-		return engine.RolledBack, errors.Join(cause, err)
-	}
-	s.left()
+	s.rollBackLater()
 	return engine.RolledBack, nil
 }
 
-// abandon forgets a session of which nothing was sent.
-func (s *boxed) abandon() {
-	if s.entered {
-		s.ahead.withdraw(1)
-		s.depth, s.reading = 0, 0
-		s.left()
+// rollBackLater rolls back to the savepoint, and with it to those that are open
+// inside. It is sent with the next statement: nobody else waits for its locks.
+func (s *boxed) rollBackLater() {
+	s.box.checks.forget(s.conn)
+	if !s.ahead.withdraw(1) {
+		name := savepointName(1)
+		s.ahead.commands = []command{{text: "rollback to " + name}, {text: "release " + name}}
 	}
+	s.aborted, s.depth, s.reading = nil, 0, 0
+	s.left()
 }
 
 // escape notes that the transaction was ended behind our back. The sandbox is of no

@@ -83,7 +83,7 @@ func (c *conn) constraints(ctx context.Context) (commands []command, err error) 
 }
 
 // forget forgets the constraints where a change of the schema is undone.
-func (k *constraints) forget(c *conn) { k.known = k.known && !c.reshaped }
+func (k *constraints) forget(c *conn) { k.known = k.known && (c == nil || !c.reshaped) }
 
 // atEnd is what becomes of the temporary tables that a text makes, at the end of
 // its transaction.
