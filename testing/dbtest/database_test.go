@@ -114,6 +114,11 @@ func TestB24Templates(t *testing.T) {
 		if _, err := other.Sandbox(t).ExecContext(t.Context(), "insert into more values (1)"); err != nil {
 			t.Errorf("other migrations: %v", err)
 		}
+		files["1_more.up.sql"] = &fstest.MapFile{Data: []byte("create table other (n integer)")}
+		if _, err := other.Sandbox(t).ExecContext(t.Context(), "insert into other values (1)"); err != nil {
+			t.Errorf("a file that has changed: %v", err)
+		}
+		files["1_more.up.sql"] = &fstest.MapFile{Data: []byte("create table more (n integer)")}
 		files["2_less.up.sql"] = &fstest.MapFile{Data: []byte("drop table more")}
 		files["2_less.down.sql"] = &fstest.MapFile{Data: []byte("select 1")}
 		if _, err := other.Sandbox(t).ExecContext(t.Context(), "insert into more values (1)"); err == nil {

@@ -284,7 +284,6 @@ func (s *boxed) Rollback(ctx context.Context, cause error) (engine.Outcome, erro
 // rollBackLater rolls back to the savepoint, and with it to those that are open
 // inside. It is sent with the next statement: nobody else waits for its locks.
 func (s *boxed) rollBackLater() {
-	s.box.checks.forget(s.conn)
 	if !s.ahead.withdraw(1) {
 		name := savepointName(1)
 		s.ahead.commands = []command{{text: "rollback to " + name}, {text: "release " + name}}
