@@ -125,6 +125,17 @@ func (c *conn) Close() (err error) {
 	return err
 }
 
+// settled gives the connection back behind a statement that has ended with err.
+// Where it is only then committed, as what runs on a sandbox's connection by itself,
+// that may fail.
+func (c *conn) settled(err error, query string) error {
+	failed := c.Close()
+	if err != nil || failed == nil {
+		return err
+	}
+	return withOutcome(RolledBack, c.db.explained(failed, query))
+}
+
 // exec runs a statement that returns no rows, to which database/sql would add
 // nothing.
 func (db *DB) exec(r running) (sql.Result, error) {

@@ -85,7 +85,7 @@ type pgxHandle struct {
 // Exec implements [Pgx].
 func (h *pgxHandle) Exec(ctx context.Context, text string, args ...any) (tag pgconn.CommandTag, err error) {
 	c, call := h.at(ctx, text)
-	defer func() { _ = c.Close() }() // what it says, the statement has said
+	defer func() { err = c.settled(err, text) }()
 	text, args, special, err := rewritten(call, text, args)
 	if err != nil {
 		return tag, err
@@ -161,7 +161,7 @@ func (h *pgxHandle) CopyFrom(ctx context.Context, table pgx.Identifier, columns 
 	source := &copySource{CopyFromSource: from}
 	text := "insert into " + sqltext.Quote(table...) + " (" + sqltext.QuoteList(columns) + ")" // for messages
 	c, call := h.at(ctx, text)
-	defer func() { _ = c.Close() }() // what it says, the statement has said
+	defer func() { err = c.settled(err, text) }()
 	_, err = c.exec(call, text, nil, func(st *statement) (driver.Result, error) {
 		conn, err := st.conn.(postgres.Native).Native(st.ctx, text, text)
 		if err == nil {
@@ -393,7 +393,7 @@ func (t *pgxTx) LargeObjects() pgx.LargeObjects {
 func (t *pgxTx) Prepare(ctx context.Context, name, text string) (described *pgconn.StatementDescription, err error) {
 	c, call := t.at(ctx, text)
 	_, err = c.exec(call, text, nil, func(st *statement) (driver.Result, error) {
-		conn, err := st.conn.(postgres.Native).Native(st.ctx, text, text)
+		conn, err := st.conn.(postgres.Native).Native(st.ctx, "prepare "+sqltext.Quote(name), text)
 		if err == nil {
 			described, err = conn.Prepare(st.ctx, name, text)
 		}

@@ -135,10 +135,9 @@ func (r *pgxRows) close() {
 	if r.kept.closed {
 		return
 	}
-	if err := r.kept.close(); err != nil && r.kept.cause == nil {
+	if err := r.conn.settled(r.kept.close(), r.kept.st.query); err != nil && r.kept.cause == nil {
 		r.kept.cause = err
 	}
-	_ = r.conn.Close() // what it says, the rows have said
 }
 
 // Err implements [pgx.Rows].
@@ -236,8 +235,7 @@ func (b *pgxBatch) QueryRow() pgx.Row {
 func (b *pgxBatch) Close() error {
 	b.kept.mu.Lock()
 	defer b.kept.mu.Unlock()
-	defer func() { _ = b.conn.Close() }() // what it says, the batch has said
-	return b.kept.close()
+	return b.conn.settled(b.kept.close(), b.kept.st.query)
 }
 
 // cut explains why the batch ended early.

@@ -110,7 +110,7 @@ func (a *auto) ExecNative(ctx context.Context, query string, args []any) (pgconn
 
 // QueryNative implements [postgres.Native].
 func (a *auto) QueryNative(ctx context.Context, query string, args []any) (*postgres.Rows, error) {
-	return hold(ctx, a, query, args, func(ctx context.Context) (*postgres.Rows, error) {
+	return runAlone(ctx, a, query, args, func(ctx context.Context) (*postgres.Rows, error) {
 		return a.inner.(postgres.Native).QueryNative(ctx, query, args)
 	})
 }

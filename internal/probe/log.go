@@ -148,5 +148,8 @@ func (t *turns) who() *engine.Info {
 	if t == nil {
 		return nil
 	}
-	return t.holder.Load()
+	if at := t.holder.Load(); at != nil {
+		return at.Info
+	}
+	return nil
 }

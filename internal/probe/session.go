@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql/driver"
 	"errors"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -45,7 +46,11 @@ func (s *session) enter(ctx context.Context) error {
 	if s.entered {
 		return nil
 	}
-	if err := s.probe.turns.take(ctx, s.opts.Info, s.opts.LockTimeout); err != nil {
+	wait := time.Duration(0)
+	if s.probe.Name() == "sqlite" {
+		wait = s.opts.LockTimeout // which bounds the wait for the writer
+	}
+	if err := s.probe.turns.take(ctx, s.opts.Info, wait); err != nil {
 		return err
 	}
 	s.entered = true

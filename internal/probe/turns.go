@@ -5,20 +5,28 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
+	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/tholedb/thole/internal/engine"
 )
 
-// patience is how long a session waits for its turn where its options don't say.
-const patience = 5 * time.Second
+// patience is how long a session waits for its turn, but for SQLite's LockTimeout.
+const patience = 10 * time.Second
 
 // turns lets one session run at a time, in the order in which they come. A nil one
 // lets all.
 type turns struct {
 	free   chan struct{} // has something in it while nobody has the turn
-	holder atomic.Pointer[engine.Info]
+	holder atomic.Pointer[holder]
+}
+
+// holder is who has the turn.
+type holder struct {
+	*engine.Info
+	goroutine string
 }
 
 func newTurns() *turns {
@@ -33,21 +41,24 @@ func (t *turns) take(ctx context.Context, info *engine.Info, wait time.Duration)
 	if t == nil {
 		return nil
 	}
+	mine := &holder{info, goroutine()}
 	select {
 	case <-t.free:
-		t.holder.Store(info)
+		t.holder.Store(mine)
 		return nil
 	default:
 	}
-	if holder := t.holder.Load(); holder != nil && holder.Caller != info.Caller && holder.Caller.Encloses() {
-		return inside(holder, info)
+	// The same place can be on the stack of a session that has ended, whose hook runs.
+	at := t.holder.Load()
+	if at != nil && at.goroutine == mine.goroutine && at.Caller != info.Caller && at.Caller.Encloses() {
+		return inside(at.Info, info)
 	}
 	wait = cmp.Or(wait, patience)
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	select {
 	case <-t.free:
-		t.holder.Store(info)
+		t.holder.Store(mine)
 		return nil
 	case <-ctx.Done():
 		return &engine.Error{Kind: kindOf(ctx), Message: t.doing(), Err: errors.Join(ctx.Err(), engine.Cause(ctx))}
@@ -72,8 +83,8 @@ func (t *turns) pass() {
 // doing says for whom somebody waits.
 func (t *turns) doing() string {
 	what := "somebody has just had it"
-	if holder := t.holder.Load(); holder != nil {
-		what = holder.String() + " holds it"
+	if at := t.holder.Load(); at != nil {
+		what = at.String() + " holds it"
 	}
 	return "wait for the turn, as sessions of a sandbox take turns, " + what
 }
@@ -93,4 +104,11 @@ func kindOf(ctx context.Context) error {
 		return engine.ErrTimeout
 	}
 	return nil
+}
+
+// goroutine is what the running goroutine is called in stacks: "goroutine 7".
+func goroutine() string {
+	var head [32]byte
+	name, _, _ := strings.Cut(string(head[:runtime.Stack(head[:], false)]), " [")
+	return name
 }

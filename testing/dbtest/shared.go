@@ -65,6 +65,9 @@ func (h *homes) take(ctx context.Context, c Config, s *server) (*home, error) {
 		return nil, err
 	}
 	cfg.Postgres.MaxConns, cfg.Postgres.MinConns, cfg.Postgres.MinIdleConns = 1, 0, 0
+	params := cfg.Postgres.ConnConfig.RuntimeParams
+	params["idle_in_transaction_session_timeout"] = "0" // a sandbox is one between its sessions
+	delete(params, "transaction_timeout")
 	return &home{server: s, clone: clone, cfg: cfg.Postgres}, nil
 }
 

@@ -135,6 +135,9 @@ func (r *Rows) CommandTag() pgconn.CommandTag { return r.result.tag }
 
 // FieldDescriptions implements [pgx.Rows].
 func (r *Rows) FieldDescriptions() []pgconn.FieldDescription {
+	if kept := r.result.kept; kept != nil {
+		return kept.fields
+	}
 	return r.result.reader.FieldDescriptions()
 }
 
@@ -142,7 +145,12 @@ func (r *Rows) FieldDescriptions() []pgconn.FieldDescription {
 func (r *Rows) Next() bool { return r.result.advance() }
 
 // RawValues implements [pgx.Rows].
-func (r *Rows) RawValues() [][]byte { return r.result.reader.Values() }
+func (r *Rows) RawValues() [][]byte {
+	if kept := r.result.kept; kept != nil {
+		return kept.rows[kept.next-1]
+	}
+	return r.result.reader.Values()
+}
 
 // Conn implements [pgx.Rows]. What ran there while the rows are open would fail.
 func (*Rows) Conn() *pgx.Conn { return nil }

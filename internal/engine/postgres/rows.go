@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"bytes"
 	"cmp"
 	"database/sql/driver"
 	"fmt"
@@ -26,6 +27,8 @@ type result struct {
 	native bool // is read by pgx's types
 	names  []string
 	values []converter
+
+	kept *keptRows // where they were read to their end
 
 	ready  bool // the next row was read already
 	closed bool
@@ -111,6 +114,9 @@ func (r *result) Next(dest []driver.Value) error {
 
 // advance goes to the next row, and closes the rows where there is none.
 func (r *result) advance() bool {
+	if r.kept != nil {
+		return r.kept.advance()
+	}
 	if r.closed || !r.ready && !r.reader.NextRow() {
 		_ = r.close() // is told by who asks
 		return false
@@ -183,4 +189,31 @@ func (r *result) ColumnTypeScanType(column int) reflect.Type {
 
 func (r *result) field(column int) pgconn.FieldDescription {
 	return r.reader.FieldDescriptions()[column]
+}
+
+// keptRows are rows that were read to their end, so that their connection can go on.
+type keptRows struct {
+	fields []pgconn.FieldDescription
+	rows   [][][]byte
+	next   int
+}
+
+func (k *keptRows) advance() bool {
+	k.next++
+	return k.next <= len(k.rows)
+}
+
+// keep reads the rows to their end, as pgx reads them.
+func (r *result) keep() error {
+	kept := &keptRows{fields: slices.Clone(r.reader.FieldDescriptions())}
+	for r.advance() {
+		row := make([][]byte, len(kept.fields))
+		for i, value := range r.reader.Values() {
+			row[i] = bytes.Clone(value) // nil stays nil
+		}
+		kept.rows = append(kept.rows, row)
+	}
+	err := r.close()
+	r.kept = kept
+	return err
 }

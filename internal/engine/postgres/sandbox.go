@@ -6,6 +6,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -27,7 +28,8 @@ import (
 //
 // What can be seen nevertheless: now() is the time at which the first statement
 // ran, sequences are not reset, NOTIFY is never delivered, and locks are held
-// until Close. PREPARE outlives it, so its connection is not used again.
+// until Close. What is prepared by name outlives it, so its connection is not used
+// again then, nor when pgx's own was lent.
 //
 // One session at a time may be used.
 type Sandbox struct {
@@ -35,6 +37,7 @@ type Sandbox struct {
 	outer  *session
 	reset  []command // what is behind each session's end
 	checks constraints
+	temps  []temporary   // that end, or are emptied, at each COMMIT
 	over   *engine.Error // why there is no use of it any more
 }
 
@@ -59,7 +62,9 @@ func (b *Sandboxes) New(name string) *Sandbox {
 		checks: constraints{shared: &b.checks},
 		outer:  &session{engine: b.Engine, opts: engine.Options{Isolation: opts.Isolation}, ahead: ahead{commands: opening(opts)}},
 		reset: []command{
+			{text: "close all"},
 			{text: "reset all"},
+			{text: "reset session authorization"},
 			settings(engine.Options{Settings: map[string]string{"application_name": name, "role": "none"}}),
 		},
 	}
@@ -146,7 +151,6 @@ type boxed struct {
 	box      *Sandbox
 	opts     engine.Options
 	entered  bool
-	last     []command // run when it commits, before that
 }
 
 var _ interface {
@@ -212,19 +216,22 @@ func (s *boxed) Commit(ctx context.Context, _ bool) (engine.Outcome, error) {
 // check does what COMMIT would before it commits.
 func (s *boxed) check(ctx context.Context) error {
 	c := s.conn
-	if !c.used && len(s.last) == 0 {
+	if !c.used {
 		return nil
 	}
-	checks, err := s.box.checks.of(ctx, c)
-	if err != nil {
+	if err := s.box.checks.learn(ctx, c); err != nil {
 		return err
 	}
 	if err := c.start(ctx, ""); err != nil {
 		return err
 	}
-	s.ahead.push(checks...)
-	s.ahead.push(s.last...)
-	return c.catchUp(ctx)
+	s.ahead.push(s.box.checks.found.check()...)
+	s.ahead.push(endTemporaries(s.box.temps)...)
+	if err := c.catchUp(ctx); err != nil {
+		return err
+	}
+	s.box.temps = slices.DeleteFunc(s.box.temps, func(t temporary) bool { return t.drops })
+	return nil
 }
 
 // leave ends the savepoint, and what was set in it. It is sent with the next
@@ -234,6 +241,7 @@ func (s *boxed) leave(ctx context.Context) error {
 	err := s.session.Release(ctx)
 	if sent {
 		s.ahead.push(s.box.reset...)
+		s.ahead.push(s.box.checks.found.reset()...)
 	}
 	s.left()
 	return err
@@ -328,7 +336,14 @@ func (s *boxed) ExecNative(ctx context.Context, query string, args []any) (pgcon
 
 // Native implements [Native].
 func (s *boxed) Native(ctx context.Context, query string, texts ...string) (*pgx.Conn, error) {
-	return inBox(ctx, s, strings.Join(texts, ";"), func() (*pgx.Conn, error) { return s.session.Native(ctx, query, texts...) })
+	texts = slices.Clone(texts)
+	conn, err := inBox(ctx, s, strings.Join(append(texts, query), ";"), func() (*pgx.Conn, error) {
+		return s.session.Native(ctx, query, texts...)
+	})
+	if err == nil && len(texts) == 0 {
+		s.conn.once = true // nobody knows what runs there
+	}
+	return conn, err
 }
 
 // InsertRows implements [engine.Session].
@@ -351,9 +366,7 @@ func inBox[T any](ctx context.Context, s *boxed, query string, run func() (T, er
 	if got, err = run(); err != nil {
 		return got, err
 	}
-	s.last = append(s.last, atEnd(query)...)
-	if equalFold(firstWord(query), "prepare") {
-		s.conn.once = true // a transaction does not undo it
-	}
+	s.box.temps = append(s.box.temps, temporaries(query)...)
+	s.conn.once = s.conn.once || prepares(query)
 	return got, nil
 }

@@ -14,11 +14,13 @@ import (
 
 // boxedAuto is a connection outside a session, in a sandbox: each statement is a
 // session there. Rows are read to their end before they are returned, so that the
-// next statement can run beside them, as on a connection of its own; those of pgx
-// are not, and what runs before they are closed waits for them.
+// next statement can run beside them, as on a connection of its own. What runs on
+// pgx's own connection ends with Close.
 type boxedAuto struct {
-	box  *Sandbox
-	open *boxed // the session of what is open until Close, or of the statement that failed
+	box       *Sandbox
+	open      *boxed // the session of what ends with Close
+	failed    bool   // what ran there has
+	committed bool   // the statement that ran last is, and its rows are being read
 }
 
 var _ interface {
@@ -60,7 +62,13 @@ func (a *boxedAuto) ExecNative(ctx context.Context, query string, args []any) (p
 
 // QueryNative implements [Native].
 func (a *boxedAuto) QueryNative(ctx context.Context, query string, args []any) (*Rows, error) {
-	return a.enter().QueryNative(ctx, query, args)
+	return alone(ctx, a, func(s *boxed) (*Rows, error) {
+		rows, err := s.QueryNative(ctx, query, args)
+		if err != nil {
+			return nil, err
+		}
+		return rows, rows.result.keep()
+	})
 }
 
 // Native implements [Native].
@@ -79,6 +87,7 @@ func (a *boxedAuto) enter() *boxed {
 // alone runs a statement in a session of its own.
 func alone[T any](ctx context.Context, a *boxedAuto, run func(*boxed) (T, error)) (none T, _ error) {
 	s := a.enter()
+	a.committed = false
 	got, err := run(s)
 	if err != nil {
 		err = s.Failed(ctx, err)
@@ -90,6 +99,7 @@ func alone[T any](ctx context.Context, a *boxedAuto, run func(*boxed) (T, error)
 	if err != nil {
 		return none, needsDatabase(err)
 	}
+	a.committed = true
 	return got, nil
 }
 
@@ -118,6 +128,10 @@ func needsDatabase(err error) error {
 
 // Failed implements [engine.Conn].
 func (a *boxedAuto) Failed(ctx context.Context, err error) *engine.Error {
+	a.failed = true
+	if a.committed && isContext(err) {
+		return unknownBy(byContext(ctx, &engine.Error{Message: "the statement had ended before its rows were read", Err: err}))
+	}
 	if told, ok := errors.AsType[*engine.Error](err); ok {
 		return told
 	}
@@ -138,7 +152,7 @@ func (a *boxedAuto) Close() error {
 		_ = s.conn.result.close() // whose error was told
 	}
 	var cause error
-	if s.conn != nil && s.conn.status() != 'T' {
+	if a.failed || s.conn != nil && s.conn.status() != 'T' {
 		cause = errors.New("the statement failed")
 	}
 	_, err := s.end(context.Background(), cause)

@@ -2,6 +2,8 @@ package postgres
 
 import (
 	"context"
+	"fmt"
+	"strings"
 	"sync"
 
 	"github.com/tholedb/thole/internal/sqltext"
@@ -10,111 +12,125 @@ import (
 // This file is about what COMMIT does beside committing, for sessions of a
 // [Sandbox].
 
-// constraints are the commands that check deferred constraints, and defer them
-// again.
+// constraints are what has to be known of those that can be deferred.
 //
 // https://www.postgresql.org/docs/current/sql-set-constraints.html
 type constraints struct {
-	shared   *sharedConstraints
-	commands []command
-	known    bool
-	own      bool // the sandbox has changed the schema
+	shared *sharedConstraints
+	found  deferrable
+	known  bool
+	own    bool // the sandbox has changed the schema
 }
 
 // sharedConstraints are those of the database itself.
 type sharedConstraints struct {
 	sync.Mutex
-	commands []command
-	known    bool
+	found deferrable
+	known bool
 }
 
-// deferrable finds the constraints that can be deferred, and those that are. One
-// that shares its name with one that can't be is left immediate once it was
-// checked: the server finds them by their names.
-const deferrable = `select string_agg(name, ', '), string_agg(name, ', ') filter (where postponed and not fixed)
-	from (select pg_catalog.format('%I.%I', n.nspname, c.conname) as name,
-			bool_or(c.condeferrable) as loose, bool_or(c.condeferred) as postponed, bool_or(not c.condeferrable) as fixed
-		from pg_catalog.pg_constraint c join pg_catalog.pg_namespace n on n.oid = c.connamespace
-		group by 1) as constraints
-	where loose`
-
-// of returns the commands. The server is asked for the constraints once for the
-// database, and again after a change of the schema in a sandbox.
-func (k *constraints) of(ctx context.Context, c *conn) ([]command, error) {
-	k.own = k.own || c.reshaped
-	if k.own {
-		if k.known && !c.reshaped {
-			return k.commands, nil
-		}
-		commands, err := c.constraints(ctx)
-		k.commands, k.known = commands, err == nil
-		return commands, err
-	}
-	k.shared.Lock()
-	defer k.shared.Unlock()
-	if k.shared.known {
-		return k.shared.commands, nil
-	}
-	commands, err := c.constraints(ctx)
-	k.shared.commands, k.shared.known = commands, err == nil
-	return commands, err
+// deferrable are the constraints that can be deferred.
+type deferrable struct {
+	any       bool
+	immediate string // the names of those that are not, divided by commas
 }
 
-// constraints asks the server.
-func (c *conn) constraints(ctx context.Context) (commands []command, err error) {
-	if err := c.start(ctx, deferrable); err != nil {
-		return nil, err
-	}
-	if err := c.catchUp(ctx); err != nil {
-		return nil, err
-	}
-	found := c.wire.ExecParams(ctx, deferrable, nil, nil, nil, nil).Read()
-	if found.Err != nil {
-		return nil, found.Err
-	}
-	row := found.Rows[0]
-	if row[0] != nil {
-		commands = append(commands, command{text: "set constraints " + string(row[0]) + " immediate"})
-	}
-	if row[1] != nil {
-		commands = append(commands, command{text: "set constraints " + string(row[1]) + " deferred"})
-	}
-	return commands, nil
-}
-
-// forget forgets the constraints where a change of the schema is undone.
-func (k *constraints) forget(c *conn) { k.known = k.known && (c == nil || !c.reshaped) }
-
-// atEnd is what becomes of the temporary tables that a text makes, at the end of
-// its transaction.
-//
-// https://www.postgresql.org/docs/current/sql-createtable.html (ON COMMIT)
-func atEnd(query string) (commands []command) {
-	if !hasFold(query, "temp") || !hasFold(query, "commit") {
+// check has the server look at all that was deferred, as COMMIT does. It fires the
+// triggers while their constraints are immediate already, which COMMIT does not.
+func (d deferrable) check() []command {
+	if !d.any {
 		return nil
 	}
-	for statement := range sqltext.Statements(sqltext.Postgres, query) {
-		if table, action := temporary(statement.Text); action != "" {
-			// The level that has made it may have been rolled back.
-			block := "begin " + action + table + "; exception when undefined_table then null; end"
-			commands = append(commands, command{text: "do $thole_end$" + block + "$thole_end$"})
-		}
+	return []command{{text: "set constraints all immediate"}}
+}
+
+// reset makes the constraints for the next session what they are by themselves.
+func (d deferrable) reset() []command {
+	if !d.any {
+		return nil
+	}
+	commands := []command{{text: "set constraints all deferred"}}
+	if d.immediate != "" {
+		commands = append(commands, command{text: "set constraints " + d.immediate + " immediate"})
 	}
 	return commands
 }
 
-// temporary finds the name of the table in CREATE TEMPORARY TABLE name … ON COMMIT
-// …, and what COMMIT does with it, or "".
-func temporary(statement string) (table, action string) {
-	var words []string
-	for token := range sqltext.Postgres.Tokens(statement) {
-		if token.Kind != sqltext.Space && token.Kind != sqltext.Comment {
-			words = append(words, token.Text)
+// findDeferrable leaves out those of temporary tables: they may be gone when they
+// are named.
+const findDeferrable = `select coalesce(bool_or(c.condeferrable), false),
+		coalesce(string_agg(distinct pg_catalog.format('%I.%I', n.nspname, c.conname), ', ')
+			filter (where c.condeferrable and not c.condeferred and n.nspname !~ '^pg_temp_'), '')
+	from pg_catalog.pg_constraint c join pg_catalog.pg_namespace n on n.oid = c.connamespace`
+
+// learn asks the server for the constraints once for the database, and again after a
+// change of the schema in a sandbox.
+func (k *constraints) learn(ctx context.Context, c *conn) (err error) {
+	k.own = k.own || c.reshaped
+	if k.own {
+		if !k.known || c.reshaped {
+			k.found, err = c.deferrable(ctx)
+			k.known = err == nil
+		}
+		return err
+	}
+	k.shared.Lock()
+	defer k.shared.Unlock()
+	if !k.shared.known {
+		k.shared.found, err = c.deferrable(ctx)
+		k.shared.known = err == nil
+	}
+	k.found = k.shared.found
+	return err
+}
+
+// deferrable asks the server.
+func (c *conn) deferrable(ctx context.Context) (d deferrable, err error) {
+	if err := c.start(ctx, findDeferrable); err != nil {
+		return d, err
+	}
+	if err := c.catchUp(ctx); err != nil {
+		return d, err
+	}
+	found := c.wire.ExecParams(ctx, findDeferrable, nil, nil, nil, nil).Read()
+	if found.Err != nil {
+		return d, found.Err
+	}
+	row := found.Rows[0]
+	return deferrable{any: string(row[0]) == "t", immediate: string(row[1])}, nil
+}
+
+// forget forgets the constraints where a change of the schema is undone.
+func (k *constraints) forget(c *conn) { k.known = k.known && !c.reshaped }
+
+// temporary is a temporary table of which COMMIT drops or empties.
+type temporary struct {
+	table string // as it was written, in pg_temp
+	drops bool
+}
+
+// temporaries are those that a text makes. One that is made by a function is not
+// found.
+//
+// https://www.postgresql.org/docs/current/sql-createtable.html (ON COMMIT)
+func temporaries(query string) (tables []temporary) {
+	if !hasFold(query, "temp") || !hasFold(query, "commit") {
+		return nil
+	}
+	for statement := range sqltext.Statements(sqltext.Postgres, query) {
+		if t, ok := temporaryOf(statement.Text); ok {
+			tables = append(tables, t)
 		}
 	}
+	return tables
+}
+
+// temporaryOf reads CREATE TEMPORARY TABLE name … ON COMMIT ….
+func temporaryOf(statement string) (t temporary, ok bool) {
+	words := wordsOf(statement)
 	is := func(at int, word string) bool { return at < len(words) && equalFold(words[at], word) }
 	if !is(0, "create") {
-		return "", ""
+		return t, false
 	}
 	name := 0
 	for i := range words {
@@ -123,18 +139,60 @@ func temporary(statement string) (table, action string) {
 			name = i + 4 // IF NOT EXISTS
 		case name == 0 && is(i, "table"):
 			name = i + 1
-		case is(i, "on") && is(i+1, "commit") && is(i+2, "drop"):
-			action = "drop table "
-		case is(i, "on") && is(i+1, "commit") && is(i+2, "delete"):
-			action = "delete from "
+		case is(i, "on") && is(i+1, "commit"):
+			t.drops = is(i+2, "drop")
+			ok = t.drops || is(i+2, "delete")
 		}
 	}
 	if name == 0 || name >= len(words) {
-		return "", ""
+		return t, false
 	}
-	table = words[name]
+	t.table = "pg_temp." + words[name]
 	if name+2 < len(words) && words[name+1] == "." {
-		table += "." + words[name+2]
+		t.table = words[name] + "." + words[name+2]
 	}
-	return table, action
+	return t, ok
 }
+
+// wordsOf are the tokens of a statement without blanks and comments.
+func wordsOf(statement string) (words []string) {
+	for token := range sqltext.Postgres.Tokens(statement) {
+		if token.Kind != sqltext.Space && token.Kind != sqltext.Comment {
+			words = append(words, token.Text)
+		}
+	}
+	return words
+}
+
+// endTemporaries does with temporary tables what COMMIT does. Each may be gone.
+func endTemporaries(tables []temporary) []command {
+	if len(tables) == 0 {
+		return nil
+	}
+	var b strings.Builder
+	for _, t := range tables {
+		if t.drops {
+			fmt.Fprintf(&b, "drop table if exists %s cascade; ", t.table)
+		} else {
+			fmt.Fprintf(&b, "if to_regclass(%s) is not null then truncate %s cascade; end if; ", textOf(t.table), t.table)
+		}
+	}
+	return []command{{text: "do $thole_end$ begin " + b.String() + "end $thole_end$"}}
+}
+
+// prepares reports whether a statement of a text prepares one by a name, which no
+// rollback undoes.
+func prepares(query string) bool {
+	if !hasFold(query, "prepare") {
+		return false
+	}
+	for statement := range sqltext.Statements(sqltext.Postgres, query) {
+		if equalFold(firstWord(statement.Text), "prepare") {
+			return true
+		}
+	}
+	return false
+}
+
+// textOf is a name as a string constant.
+func textOf(name string) string { return "'" + strings.ReplaceAll(name, "'", "''") + "'" }
