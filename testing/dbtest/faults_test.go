@@ -3,6 +3,7 @@ package dbtest_test
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"maps"
@@ -14,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/jackc/pgx/v5"
+	"modernc.org/sqlite"
 
 	"github.com/tholedb/thole"
 	"github.com/tholedb/thole/testing/dbtest"
@@ -145,6 +147,7 @@ func TestFaults(t *testing.T) {
 		{"B44/SlowQuery in time", slowInTime},
 		{"B45/DiskFull", diskIsFull},
 		{"B45/DiskFull outside", diskIsFullOutside},
+		{"B45/DiskFull with free pages", diskIsFullThoughFree},
 		{"B45/FailBegin", failBegin},
 		{"B45/FailRollback", failRollback},
 	} {
@@ -521,6 +524,76 @@ func diskIsFullOutside(t *testing.T, db *thole.DB) {
 		t.Errorf("got error %v with outcome %v, want code %s, rolled back", err, thole.OutcomeOf(err), want)
 	}
 	wantNames(t, db)
+}
+
+// Pages that a table has left are no room either.
+func diskIsFullThoughFree(t *testing.T, db *thole.DB) {
+	for _, text := range []string{"create table large (text text)", "insert into large values (?)", "drop table large"} {
+		var args []any
+		if strings.Contains(text, "?") {
+			args = append(args, strings.Repeat("large ", 10_000))
+		}
+		if _, err := db.ExecContext(t.Context(), text, args...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	faults := dbtest.Faults(t, db)
+	faults.DiskFull()
+	tell(db, thole.SessionOptions{}, nothing).wants(t, story{Runs: 1, Undone: 1, Outcome: thole.RolledBack, Code: on(db, "SQLITE_FULL", "53100")})
+	diskIsFullOutside(t, db)
+	if err := add(t.Context(), db, "made"); err != nil {
+		t.Errorf("afterwards: %v", err)
+	}
+}
+
+// TestB45DiskFull: what a function of the program's own does in the fault's statement
+// neither lets it happen nor keeps the writer.
+func TestB45DiskFull(t *testing.T) {
+	t.Parallel()
+	for name, zeroblob := range map[string]func() []byte{
+		"small":  func() []byte { return nil },
+		"panics": func() []byte { panic("zeroblob") },
+	} {
+		config := shop
+		config.Engines = []thole.Engine{thole.SQLite}
+		config.Configure = func(cfg *thole.Config) {
+			cfg.SQLite.Driver = func(d *sqlite.Driver) error {
+				return d.RegisterScalarFunction("zeroblob", 1, func(*sqlite.FunctionContext, []driver.Value) (driver.Value, error) {
+					return zeroblob(), nil
+				})
+			}
+		}
+		for kind, open := range map[string]func(testing.TB) *thole.DB{"sandbox": config.Sandbox, "database": config.Database} {
+			t.Run(name+"/"+kind, func(t *testing.T) {
+				t.Parallel()
+				db := open(t)
+				if _, err := db.ExecContext(t.Context(), "create table free (n integer); drop table free"); err != nil {
+					t.Fatal(err)
+				}
+				fails := func(what string, do func() error) {
+					dbtest.Faults(t, db).DiskFull()
+					defer func() {
+						if got := recover(); (got != nil) != (name == "panics") {
+							t.Errorf("%s: got panic %v", what, got)
+						}
+					}()
+					failed, ok := errors.AsType[*thole.Error](do())
+					if !ok || failed.Code != "SQLITE_FULL" || thole.OutcomeOf(failed) != thole.RolledBack {
+						t.Errorf("%s: got error %v, want SQLITE_FULL, rolled back", what, failed)
+					}
+				}
+				fails("a session", func() error { return tell(db, thole.SessionOptions{}, nothing).err })
+				fails("a statement", func() error { return add(t.Context(), db, "made") })
+				left, err := thole.One[int](t.Context(), db, "select count(*) from sqlite_schema where name = 'thole_fault'")
+				if err != nil || left != 0 {
+					t.Errorf("the table of the fault: got %d, %v, want none", left, err)
+				}
+				if err := add(t.Context(), db, "made"); err != nil {
+					t.Errorf("afterwards: %v", err)
+				}
+			})
+		}
+	}
 }
 
 func failBegin(t *testing.T, db *thole.DB) {

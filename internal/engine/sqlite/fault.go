@@ -66,8 +66,8 @@ func outlasts(ctx context.Context, delay time.Duration) bool {
 }
 
 // FillDisk runs, in the place of a statement, one for which the database has no room: it may not have more pages than it
-// has, https://sqlite.org/pragma.html#pragma_max_page_count.
-func (s *session) FillDisk(ctx context.Context, text string) (err error) {
+// has, https://sqlite.org/pragma.html#pragma_max_page_count. It always returns an error.
+func (s *session) FillDisk(ctx context.Context, text string) error {
 	if err := s.begin(ctx, text); err != nil {
 		return err
 	}
@@ -83,12 +83,18 @@ func (s *session) FillDisk(ctx context.Context, text string) (err error) {
 		return err
 	}
 	defer func() { _ = s.conn.allowPages(ctx, most) }() // it has worked before
-	_, err = s.ExecContext(ctx, tooLarge, nil)
-	return err
+	if _, err := s.ExecContext(ctx, tooLarge, nil); err != nil {
+		return err
+	}
+	if _, err := s.ExecContext(context.WithoutCancel(ctx), "DROP TABLE thole_fault", nil); err != nil {
+		return err
+	}
+	return explainCode(ctx, sqlite3.SQLITE_FULL, "database or disk is full", nil)
 }
 
-// tooLarge needs more pages than are free.
-const tooLarge = `CREATE TABLE thole_fault AS SELECT zeroblob(1 + freelist_count * page_size) AS room
+// tooLarge needs more pages than are free: of these the table's first one may be gone when they are counted. It has
+// room all the same where zeroblob is a function of the program's.
+const tooLarge = `CREATE TABLE thole_fault AS SELECT zeroblob((freelist_count + 2) * page_size) AS room
 	FROM pragma_freelist_count, pragma_page_size`
 
 func (c *conn) allowPages(ctx context.Context, pages string) error {
@@ -108,8 +114,8 @@ func (a *autoConn) Delay(ctx context.Context, text string, delay time.Duration) 
 }
 
 // FillDisk is [session.FillDisk] in a session of its own.
-func (a *autoConn) FillDisk(ctx context.Context, text string) error {
+func (a *autoConn) FillDisk(ctx context.Context, text string) (err error) {
 	s := a.engine.session(engine.Options{Info: statement(text)})
-	err := s.FillDisk(ctx, text)
-	return s.fail(ctx, s.Failed(ctx, err))
+	defer func() { err = s.fail(ctx, err) }() // also when a function that the caller has registered panics
+	return s.Failed(ctx, s.FillDisk(ctx, text))
 }
