@@ -138,7 +138,7 @@ func writes(dialect sqltext.Dialect, text string) bool {
 // next is the fault that happens at a point, or nil. Where several could, it is the
 // one that was armed first.
 func (p *Probe) next(at point) *Fault {
-	if at.session != nil && at.session.spared {
+	if at.session != nil && at.session.note.Aside {
 		return nil
 	}
 	p.mu.Lock()

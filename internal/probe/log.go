@@ -84,7 +84,8 @@ type Mark struct {
 	statements []*Statement
 }
 
-// Mark begins to collect what begins from now on, all of it.
+// Mark begins to collect what begins from now on, all of it but for what thole does
+// aside.
 func (p *Probe) Mark() *Mark {
 	m := new(Mark)
 	p.mu.Lock()

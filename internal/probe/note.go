@@ -17,6 +17,7 @@ type Session struct {
 	Options engine.Options
 	Attempt int  // counts from 1
 	Outside bool // it is statements outside a session
+	Aside   bool // it is thole's own, as one about idempotency keys; no mark has it
 
 	// The rest is guarded by the probe's mu.
 	Began   time.Time // the attempt
@@ -71,6 +72,9 @@ func (p *Probe) begin(s *Session) {
 		s.Attempt = 1 + p.attemptsOf(s.Info)
 	}
 	p.sessions.add(s)
+	if s.Aside {
+		return
+	}
 	for m := range p.marks {
 		m.sessions = append(m.sessions, s)
 	}
@@ -104,10 +108,11 @@ func (p *Probe) note(s *Session, depth int, text string, args []any) *Statement 
 // add adds to the log. The caller holds p.mu.
 func (p *Probe) add(st *Statement) {
 	p.statements.add(st)
+	if st.Kind != Ran || st.Session.Aside {
+		return
+	}
 	for m := range p.marks {
-		if st.Kind == Ran {
-			m.statements = append(m.statements, st)
-		}
+		m.statements = append(m.statements, st)
 	}
 }
 

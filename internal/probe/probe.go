@@ -104,9 +104,7 @@ func (p *Probe) Begin(ctx context.Context, opts engine.Options) (engine.Session,
 	if err != nil {
 		return nil, err
 	}
-	s := p.watch(inner, opts)
-	s.spared = engine.IsAside(ctx)
-	return s, nil
+	return p.watch(ctx, inner, opts), nil
 }
 
 // BeginMigration implements [engine.Engine].
@@ -123,7 +121,7 @@ func (p *Probe) BeginMigration(ctx context.Context) (engine.Session, error) {
 		p.turns.pass()
 		return nil, err
 	}
-	s := p.watch(inner, opts)
+	s := p.watch(ctx, inner, opts)
 	s.entered = true
 	return s, nil
 }

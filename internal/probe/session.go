@@ -23,7 +23,6 @@ type session struct {
 	depth   int
 	entered bool // it has its turn
 	ran     bool // a statement, or tried to
-	spared  bool // nothing goes wrong in it
 }
 
 var _ interface {
@@ -32,10 +31,10 @@ var _ interface {
 	postgres.Native
 } = (*session)(nil)
 
-func (p *Probe) watch(inner engine.Session, opts engine.Options) *session {
-	s := &session{probe: p, inner: inner, opts: opts, note: &Session{Info: opts.Info, Options: opts}, use: p.borrow(opts.Info)}
-	p.begin(s.note)
-	return s
+func (p *Probe) watch(ctx context.Context, inner engine.Session, opts engine.Options) *session {
+	note := &Session{Info: opts.Info, Options: opts, Aside: engine.IsAside(ctx)}
+	p.begin(note)
+	return &session{probe: p, inner: inner, opts: opts, note: note, use: p.borrow(opts.Info)}
 }
 
 // enter takes the turn before the first statement.

@@ -17,7 +17,8 @@ import (
 // way and in whatever goroutine: through a session or outside one, prepared, in a
 // batch, through sqlx or pgx. Many rows that go in by COPY, or by
 // [thole.InsertAll], are one statement. What sessions send for themselves, as
-// BEGIN, SAVEPOINT and COMMIT, is none; what they send for an IdempotencyKey is.
+// BEGIN, SAVEPOINT and COMMIT, is none; what they send for an IdempotencyKey is, but
+// not what thole does about keys in sessions of its own.
 //
 //	dbtest.Queries(t, db, func() { list(ctx, db) }).Max(2)
 func Queries(tb testing.TB, db *thole.DB, f func()) *QueryLog {

@@ -15,7 +15,8 @@ import (
 
 // Sessions runs f and returns the outermost sessions that began on db meanwhile.
 // One that ran several attempts is one session, and its outcome is that of the last.
-// Nested sessions belong to it, and statements outside a session are none.
+// Nested sessions belong to it, and statements outside a session are none, nor are
+// sessions that thole opens for itself, as to purge idempotency keys.
 //
 //	log := dbtest.Sessions(t, db, func() { err = forge(ctx, db) })
 //	log.Committed(1)

@@ -75,6 +75,40 @@ func runSessions(t *testing.T, db *thole.DB) {
 	}
 }
 
+// TestB40Aside: the sessions that thole opens to make the table of idempotency keys,
+// and to ask for a key, are not counted. They stand in what a failed test prints.
+func TestB40Aside(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, config dbtest.Config) {
+		failed := record(t, func(tb testing.TB) {
+			db := config.Sandbox(tb)
+			key := thole.SessionOptions{IdempotencyKey: "request 1"}
+			var log *dbtest.SessionLog
+			statements := dbtest.Queries(t, db, func() {
+				log = dbtest.Sessions(t, db, func() {
+					err := db.WithSessionOptions(tb.Context(), key, func(tx *thole.Tx) error { return add(tb.Context(), tx, "made") })
+					if err != nil {
+						t.Error(err)
+					}
+					if err := db.WithSessionOptions(tb.Context(), key, nothing); !errors.Is(err, thole.ErrAlreadyCommitted) {
+						t.Errorf("again: got %v, want ErrAlreadyCommitted", err)
+					}
+				})
+			})
+			log.Committed(1)
+			if got := len(log.Sessions()); got != 2 {
+				t.Errorf("got %d sessions, want 2:\n%s", got, log)
+			}
+			statements.None("create table")
+			statements.None("select")
+			tb.Fail()
+		})
+		if !strings.Contains(strings.ToLower(failed.output()), "create table if not exists thole_idempotency_keys") {
+			t.Errorf("got no statement about keys in\n%s", failed.output())
+		}
+	})
+}
+
 // TestB40Failures: what is not as it is wanted fails the test, which goes on, and
 // lists the sessions.
 func TestB40Failures(t *testing.T) {
