@@ -264,7 +264,7 @@ func (db *DB) purgeKeys(opts SessionOptions) {
 	}
 	go func() {
 		defer db.leave(info)
-		ctx, cancel := context.WithTimeout(context.Background(), purging)
+		ctx, cancel := context.WithTimeout(engine.At(context.Background(), info.Caller), purging)
 		defer cancel()
 		err := db.aside(ctx, opts, func(tx *Tx) error {
 			_, err := tx.ExecContext(tx.Context(), db.engine.Keys().Expired)

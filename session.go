@@ -113,7 +113,7 @@ func (db *DB) run(ctx context.Context, opts SessionOptions, fn func(tx *Tx) erro
 	}
 	ctx, cancel := opts.bound(ctx)
 	defer cancel()
-	info := &engine.Info{Label: opts.Label, Caller: engine.Here(), Began: time.Now()}
+	info := &engine.Info{Label: opts.Label, Caller: engine.HereOr(ctx), Began: time.Now()}
 	for attempt := 1; ; attempt++ {
 		var err error
 		if opts.IdempotencyKey != "" {

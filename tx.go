@@ -130,13 +130,13 @@ func (db *DB) begin(ctx context.Context, opts SessionOptions, info *engine.Info,
 func (tx *Tx) open(ctx context.Context, opts SessionOptions) (*Tx, error) {
 	// What it has, whatever it asked for.
 	opts.Isolation, opts.Deferrable, opts.Settings = tx.opts.Isolation, tx.opts.Deferrable, tx.opts.Settings
-	inner := &Tx{db: tx.db, session: tx.session, parent: tx, opts: opts, caller: engine.Here()}
+	inner := &Tx{db: tx.db, session: tx.session, parent: tx, opts: opts, caller: engine.HereOr(ctx)}
 	inner.queries = queries{on: tx.db, in: inner}
 	if err := tx.push(inner); err != nil {
 		return nil, err
 	}
 	if opts.Nested != NestedJoin {
-		if err := tx.session.inner.Savepoint(tx.ctx, opts.ReadOnly); err != nil {
+		if err := tx.session.inner.Savepoint(engine.AsAt(tx.ctx, ctx), opts.ReadOnly); err != nil {
 			failed := tx.fail(err, "SAVEPOINT")
 			tx.session.release(tx)
 			return nil, failed

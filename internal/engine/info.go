@@ -2,6 +2,7 @@ package engine
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"path"
 	"runtime"
@@ -47,6 +48,31 @@ func Here() Caller {
 	var c Caller
 	runtime.Callers(2, c.pcs[:])
 	return c
+}
+
+// place is the key in a ctx of the Caller that [At] gives it.
+type place struct{}
+
+// At is ctx for a session that is opened in a goroutine of this library's, for who
+// called at c.
+func At(ctx context.Context, c Caller) context.Context { return context.WithValue(ctx, place{}, c) }
+
+// AsAt is ctx with the place that [At] has given to the other one, if any.
+func AsAt(ctx, other context.Context) context.Context {
+	if c, ok := other.Value(place{}).(Caller); ok {
+		return At(ctx, c)
+	}
+	return ctx
+}
+
+// HereOr is [Here] or, where none of the program's calls leads here, the place that
+// [At] has given to ctx.
+func HereOr(ctx context.Context) Caller {
+	here := Here()
+	if c, ok := ctx.Value(place{}).(Caller); ok && len(outside(here.pcs[:])) == 0 {
+		return c
+	}
+	return here
 }
 
 // between are the packages that stand between the user's code and the place

@@ -138,10 +138,10 @@ func (p *Probe) explained(s *Session, told *engine.Error) *engine.Error {
 }
 
 // nested notes that a savepoint was opened, the depth of which is given.
-func (p *Probe) nested(s *Session, depth int) {
+func (p *Probe) nested(ctx context.Context, s *Session, depth int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.add(&Statement{Session: s, Kind: Nested, Depth: depth, Caller: engine.Here(), Began: time.Now(), Ended: true})
+	p.add(&Statement{Session: s, Kind: Nested, Depth: depth, Caller: engine.HereOr(ctx), Began: time.Now(), Ended: true})
 }
 
 // undone notes that a savepoint was rolled back, and what had failed in it.

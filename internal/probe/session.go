@@ -169,7 +169,7 @@ func (s *session) Savepoint(ctx context.Context, readOnly bool) error {
 		return err
 	}
 	s.depth++
-	s.probe.nested(s.note, s.depth)
+	s.probe.nested(ctx, s.note, s.depth)
 	return nil
 }
 

@@ -342,6 +342,35 @@ func TestB6Sub(t *testing.T) {
 	})
 }
 
+// B6: what is said of a Session or a Sub has the place where the test asked for it.
+func TestB6Place(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, config dbtest.Config) {
+		var session, sub *thole.Tx
+		var inUse error
+		var line int
+		ended := record(t, func(tb testing.TB) {
+			_, _, line, _ = runtime.Caller(0)
+			session = config.Session(tb)
+			sub = dbtest.Sub(tb, session)
+			inUse = add(tb.Context(), session, "too early")
+			tb.Fail()
+		})
+		opened := func(after int) string { return fmt.Sprintf("opened at dbtest/sandbox_test.go:%d", line+after) }
+		for want, got := range map[string]string{
+			"the one nested in it, " + opened(2): fmt.Sprint(inUse),
+			"use session " + opened(1):           fmt.Sprint(add(t.Context(), session, "too late")),
+			"use session " + opened(2):           fmt.Sprint(add(t.Context(), sub, "too late")),
+			"	session " + opened(1):              ended.output(),
+			"nested session " + opened(2):        ended.output(),
+		} {
+			if !strings.Contains(got, want) {
+				t.Errorf("got %q, want %q in it", got, want)
+			}
+		}
+	})
+}
+
 // B7: a session that fails leaves the sandbox usable.
 func TestB7Emulated(t *testing.T) {
 	t.Parallel()

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/tholedb/thole"
+	"github.com/tholedb/thole/internal/engine"
 )
 
 // errUndo makes a session roll back.
@@ -29,7 +30,8 @@ func Sub(tb testing.TB, tx *thole.Tx) *thole.Tx {
 func keepOpen(tb testing.TB, session func(context.Context, func(tx *thole.Tx) error) error) *thole.Tx {
 	tb.Helper()
 	opened, undo, ended := make(chan *thole.Tx), make(chan struct{}), make(chan error, 1)
-	ctx := context.WithoutCancel(tb.Context()) // which ends before the cleanup
+	// The test's ctx ends before the cleanup.
+	ctx := engine.At(context.WithoutCancel(tb.Context()), engine.Here())
 	go func() {
 		ended <- session(ctx, func(tx *thole.Tx) error {
 			opened <- tx

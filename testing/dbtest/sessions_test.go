@@ -106,6 +106,9 @@ func TestB40Aside(t *testing.T) {
 		if !strings.Contains(strings.ToLower(failed.output()), "create table if not exists thole_idempotency_keys") {
 			t.Errorf("got no statement about keys in\n%s", failed.output())
 		}
+		if strings.Contains(failed.output(), "opened at ,") {
+			t.Errorf("got a session without a place in\n%s", failed.output())
+		}
 	})
 }
 
