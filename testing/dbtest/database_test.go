@@ -5,6 +5,8 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io/fs"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -166,4 +168,45 @@ func TestB27Dropped(t *testing.T) {
 			t.Fatalf("the database %s is left: %v", name, err)
 		}
 	}
+}
+
+// B24: what panics, or ends its goroutine, where a template is made fails each test
+// that asks for it, and says so.
+func TestB24Ends(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, config dbtest.Config) {
+		ends := map[string]func(){
+			"panicked: oh no\n":                  func() { panic("oh no") },
+			"called runtime.Goexit (t.FailNow?)": runtime.Goexit,
+		}
+		for what, end := range ends {
+			fixtures, migrations := config, config
+			fixtures.Fixtures = func(context.Context, *thole.DB) error { end(); return nil }
+			migrations.Migrations = &endingFS{stock.Migrations, end}
+			for name, config := range map[string]dbtest.Config{"Fixtures": fixtures, "Migrations": migrations} {
+				for range 2 {
+					for _, open := range []func(tb testing.TB) *thole.DB{config.Sandbox, config.Database} {
+						got := record(t, func(tb testing.TB) { open(tb) }).output()
+						if !strings.Contains(got, name+" "+what) {
+							t.Errorf("got %q, want %q in it", got, name+" "+what)
+						}
+						if strings.Contains(what, "panicked") && !strings.Contains(got, "database_test.go:") {
+							t.Errorf("got %q, want the place in it", got)
+						}
+					}
+				}
+			}
+		}
+	})
+}
+
+// endingFS calls end when a file is opened.
+type endingFS struct {
+	fs.FS
+	end func()
+}
+
+func (f *endingFS) Open(name string) (fs.File, error) {
+	f.end()
+	return f.FS.Open(name)
 }

@@ -6,8 +6,10 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"io"
 	"io/fs"
 	"reflect"
+	"runtime/debug"
 	"sync"
 	"unsafe"
 
@@ -35,17 +37,38 @@ func (c Config) migrate(ctx context.Context, db *thole.DB) error {
 	if c.Migrations == nil {
 		return nil
 	}
-	return db.Migrate(ctx, c.Migrations)
+	return guarded("Migrations", func() error { return db.Migrate(ctx, c.Migrations) })
 }
 
 func (c Config) load(ctx context.Context, db *thole.DB) error {
 	if c.Fixtures == nil {
 		return nil
 	}
-	if err := c.Fixtures(ctx, db); err != nil {
-		return fmt.Errorf("run Fixtures: %w", err)
-	}
-	return nil
+	return guarded("Fixtures", func() error {
+		if err := c.Fixtures(ctx, db); err != nil {
+			return fmt.Errorf("run Fixtures: %w", err)
+		}
+		return nil
+	})
+}
+
+// guarded runs do, in which what is named has a part. A panic or runtime.Goexit is an
+// error then, for all tests that ask for the template rather than for the one that
+// happens to make it. Goexit can't be stopped: do has a goroutine of its own.
+func guarded(what string, do func() error) error {
+	err := fmt.Errorf("%s called runtime.Goexit (t.FailNow?)", what)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer func() {
+			if v := recover(); v != nil {
+				err = fmt.Errorf("%s panicked: %v\n%s", what, v, debug.Stack())
+			}
+		}()
+		err = do()
+	}()
+	<-done
+	return err
 }
 
 // configure lets the Config change a configuration.
@@ -87,22 +110,27 @@ func (c Config) identity() identity {
 func pointer[F any](f F) unsafe.Pointer { return *(*unsafe.Pointer)(unsafe.Pointer(&f)) }
 
 // digest is one of all files of the migrations, in hexadecimal. Files that can't be
-// read are left out: migrating says so.
+// read are left out: migrating says so. Where reading panics it is like no other.
 func (c Config) digest() string {
 	h := sha256.New()
 	_, _ = fmt.Fprintf(h, "%s\n", templateVersion)
-	if c.Migrations != nil {
-		_ = fs.WalkDir(c.Migrations, ".", func(path string, entry fs.DirEntry, err error) error {
-			if err != nil || entry.IsDir() {
-				return nil //nolint:nilerr // see above
-			}
-			content, _ := fs.ReadFile(c.Migrations, path)
-			_, _ = fmt.Fprintf(h, "%q %d\n", path, len(content))
-			_, _ = h.Write(content) // never fails
-			return nil
-		})
+	if c.Migrations != nil && guarded("Migrations", func() error { return c.addFiles(h) }) != nil {
+		_, _ = fmt.Fprintln(h, rand.Text())
 	}
 	return hex.EncodeToString(h.Sum(nil)[:8])
+}
+
+// addFiles writes the files of the migrations to h, which never fails.
+func (c Config) addFiles(h io.Writer) error {
+	return fs.WalkDir(c.Migrations, ".", func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return nil //nolint:nilerr // see digest
+		}
+		content, _ := fs.ReadFile(c.Migrations, path)
+		_, _ = fmt.Fprintf(h, "%q %d\n", path, len(content))
+		_, _ = h.Write(content)
+		return nil
+	})
 }
 
 // keys are names for identities, in this process.
