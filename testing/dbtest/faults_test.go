@@ -584,6 +584,16 @@ func TestB45DiskFull(t *testing.T) {
 				}
 				fails("a session", func() error { return tell(db, thole.SessionOptions{}, nothing).err })
 				fails("a statement", func() error { return add(t.Context(), db, "made") })
+				fails("a session that goes on", func() (failed error) {
+					err := db.WithSession(t.Context(), func(tx *thole.Tx) error {
+						failed = add(t.Context(), tx, "made")
+						return nil
+					})
+					if err != nil {
+						t.Errorf("a session that goes on: %v", err)
+					}
+					return failed
+				})
 				left, err := thole.One[int](t.Context(), db, "select count(*) from sqlite_schema where name = 'thole_fault'")
 				if err != nil || left != 0 {
 					t.Errorf("the table of the fault: got %d, %v, want none", left, err)
