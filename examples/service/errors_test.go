@@ -14,7 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/tholedb/thole"
-	"github.com/tholedb/thole/internal/testdb"
+	"github.com/tholedb/thole/testing/dbtest"
 )
 
 func TestHTTPErrorOf(t *testing.T) {
@@ -58,17 +58,17 @@ func TestHTTPErrorOf(t *testing.T) {
 // told to, learns that the shield was forged.
 func TestUnknown(t *testing.T) {
 	t.Parallel()
-	lossy := &lossyLink{loses: 1}
-	handler := newHandler(open(t, migrated(t, testdb.Postgres(t)), lossy.stand), quiet)
-
-	w := request(t, handler, http.MethodPost, "/shields", tower)
-	wantStatus(t, w, http.StatusServiceUnavailable)
-	wantRetryAfter(t, w)
-	got := decode[httpError](t, w)
-	if diff := cmp.Diff(httpError{Message: errUnknown.Message, Outcome: "unknown"}, got); diff != "" {
-		t.Errorf("body (-want +got):\n%s", diff)
-	}
-	wantStatus(t, request(t, handler, http.MethodPost, "/shields", tower), http.StatusConflict)
+	eachService(t, func(t *testing.T, handler http.Handler, db *thole.DB) {
+		dbtest.Faults(t, db).LoseCommitReply()
+		w := request(t, handler, http.MethodPost, "/shields", tower)
+		wantStatus(t, w, http.StatusServiceUnavailable)
+		wantRetryAfter(t, w)
+		got := decode[httpError](t, w)
+		if diff := cmp.Diff(httpError{Message: errUnknown.Message, Outcome: "unknown"}, got); diff != "" {
+			t.Errorf("body (-want +got):\n%s", diff)
+		}
+		wantStatus(t, request(t, handler, http.MethodPost, "/shields", tower), http.StatusConflict)
+	})
 }
 
 // TestInternalsStayInside looks for what a failure knows in what the client is

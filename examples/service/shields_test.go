@@ -20,7 +20,10 @@ import (
 	"github.com/tholedb/thole/testing/dbtest"
 )
 
-var databases = dbtest.Config{Migrations: migrations.FS}
+var databases = dbtest.Config{
+	Migrations: migrations.FS,
+	Configure:  func(cfg *thole.Config) { cfg.Logger = quiet },
+}
 
 const (
 	tower  = `{"name":"Tower Shield","defense_rating":60,"material":"iron"}`
@@ -203,8 +206,10 @@ func TestDeleteShield(t *testing.T) {
 // TestReadOnly has a database on which nothing can be written.
 func TestReadOnly(t *testing.T) {
 	t.Parallel()
-	eachURL(t, func(t *testing.T, databaseURL string) {
-		handler := newHandler(open(t, migrated(t, databaseURL), func(cfg *thole.Config) { cfg.Session.ReadOnly = true }), quiet)
+	readOnly := databases
+	readOnly.Configure = func(cfg *thole.Config) { cfg.Session.ReadOnly = true }
+	readOnly.Each(t, func(t *testing.T, db *thole.DB) {
+		handler := newHandler(db, quiet)
 		w := request(t, handler, http.MethodPost, "/shields", tower)
 		wantStatus(t, w, http.StatusServiceUnavailable)
 		wantRetryAfter(t, w)
@@ -216,8 +221,9 @@ func TestReadOnly(t *testing.T) {
 // to.
 func TestLocked(t *testing.T) {
 	t.Parallel()
-	eachURL(t, func(t *testing.T, databaseURL string) {
-		db := open(t, migrated(t, databaseURL), func(cfg *thole.Config) { cfg.Session.LockTimeout = time.Millisecond })
+	impatient := databases
+	impatient.Configure = func(cfg *thole.Config) { cfg.Session.LockTimeout = time.Millisecond }
+	impatient.EachDatabase(t, func(t *testing.T, db *thole.DB) { // in a sandbox sessions don't meet
 		handler := newHandler(db, quiet)
 		err := db.WithSession(t.Context(), func(tx *thole.Tx) error {
 			_, err := tx.ExecContext(t.Context(), "INSERT INTO shields VALUES ('Tower Shield', 1, 'iron', NULL)")
