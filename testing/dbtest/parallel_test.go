@@ -1,6 +1,7 @@
 package dbtest_test
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"sync/atomic"
@@ -136,4 +137,31 @@ func TestBubble(t *testing.T) {
 		}
 		wantNames(t, db, "an hour later")
 	})
+}
+
+// Configs that each test makes for itself leave no more databases than some.
+func TestHomesAreDropped(t *testing.T) {
+	t.Parallel()
+	const configs = 60
+	var first string
+	for i := range configs {
+		t.Run(fmt.Sprint(i), func(t *testing.T) {
+			config := onPostgres()
+			config.Fixtures = func(ctx context.Context, db *thole.DB) error { return add(ctx, db, fmt.Sprint(i)) }
+			name, err := thole.One[string](t.Context(), config.Sandbox(t), "select current_database()")
+			if err != nil {
+				t.Fatal(err)
+			}
+			first = cmp.Or(first, name)
+		})
+	}
+	for until := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		left, err := thole.One[int](t.Context(), onPostgres().Sandbox(t), "select count(*) from pg_database where datname = ?", first)
+		if err == nil && left == 0 {
+			return
+		}
+		if err != nil || time.Now().After(until) {
+			t.Fatalf("the database of the first of %d Configs is left: %v", configs, err)
+		}
+	}
 }

@@ -17,8 +17,7 @@ func (c Config) postgresSandbox(tb testing.TB) *thole.DB {
 	tb.Helper()
 	s := findServer(tb)
 	s.reserve(tb, 1)
-	homes := c.homes()
-	home, err := homes.take(context.WithoutCancel(tb.Context()), c, s)
+	home, err := freeHomes.take(context.WithoutCancel(tb.Context()), c, s)
 	if err != nil {
 		tb.Fatalf("dbtest: make the database of a sandbox: %v", err)
 	}
@@ -27,13 +26,13 @@ func (c Config) postgresSandbox(tb testing.TB) *thole.DB {
 		kind: sandboxKind,
 		open: func(ctx context.Context, _ engine.Env) (_ engine.Engine, err error) {
 			if box, err = home.open(ctx, tb.Name()); err != nil {
-				homes.giveBack(home, false)
+				freeHomes.giveBack(home, false)
 			}
 			return box, err
 		},
 		undo: func(context.Context) error {
 			home.leave()
-			homes.giveBack(home, box.HasEscaped())
+			freeHomes.giveBack(home, box.HasEscaped())
 			return nil
 		},
 		keep: keepSandbox,

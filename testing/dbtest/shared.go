@@ -3,6 +3,7 @@ package dbtest
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -20,6 +21,7 @@ import (
 
 // home is such a database.
 type home struct {
+	of     identity
 	server *server
 	clone  *pgclone.Database
 	cfg    *pgxpool.Config
@@ -30,31 +32,25 @@ type home struct {
 	close *time.Timer
 }
 
-// homes are the ones of a Config that nobody is in.
+// homes are those that nobody is in. A later process drops them, when this one has
+// ended.
 type homes struct {
 	mu   sync.Mutex
-	free []*home // the one that was left last is taken first
+	free []*home // the one that was left last is the last
 }
 
-var allHomes once[*homes]
+var freeHomes homes
 
-// homes are those of the Config. A later process drops them, when this one has
-// ended.
-func (c Config) homes() *homes {
-	h, _ := allHomes.get(c.identity(), func() (*homes, error) { return new(homes), nil })
-	return h
-}
+// mostFree is how many are kept: more than those that tests which run at once are
+// in. Configs that each test makes for itself would fill the disk.
+const mostFree = 50
 
-// take returns a home that nobody is in, or a new one.
+// take returns a home of the Config that nobody is in, or a new one.
 func (h *homes) take(ctx context.Context, c Config, s *server) (*home, error) {
-	h.mu.Lock()
-	if last := len(h.free) - 1; last >= 0 {
-		defer h.mu.Unlock()
-		at := h.free[last]
-		h.free = h.free[:last]
+	id := c.identity()
+	if at := h.find(id); at != nil {
 		return at, nil
 	}
-	h.mu.Unlock()
 	clone, err := s.Clone(ctx, c.template(s))
 	if err != nil {
 		return nil, err
@@ -68,19 +64,43 @@ func (h *homes) take(ctx context.Context, c Config, s *server) (*home, error) {
 	params := cfg.Postgres.ConnConfig.RuntimeParams
 	params["idle_in_transaction_session_timeout"] = "0" // a sandbox is one between its sessions
 	delete(params, "transaction_timeout")
-	return &home{server: s, clone: clone, cfg: cfg.Postgres}, nil
+	return &home{of: id, server: s, clone: clone, cfg: cfg.Postgres}, nil
+}
+
+// find returns the one of an identity that was left last, or nil.
+func (h *homes) find(id identity) *home {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for i, at := range slices.Backward(h.free) {
+		if at.of == id {
+			h.free = slices.Delete(h.free, i, i+1)
+			return at
+		}
+	}
+	return nil
 }
 
 // giveBack lets the next one have a home, unless something was committed there.
 func (h *homes) giveBack(at *home, dirty bool) {
 	if dirty {
-		at.rest()
-		at.clone.Drop()
+		at.drop()
 		return
 	}
 	h.mu.Lock()
-	defer h.mu.Unlock()
 	h.free = append(h.free, at)
+	var old *home
+	if len(h.free) > mostFree {
+		old, h.free = h.free[0], h.free[1:]
+	}
+	h.mu.Unlock()
+	if old != nil {
+		old.drop()
+	}
+}
+
+func (h *home) drop() {
+	h.rest()
+	h.clone.Drop()
 }
 
 // open opens a sandbox. Whoever has one calls leave.
