@@ -31,9 +31,9 @@ var beyond = map[thole.Engine][]string{
 		// Sessions take turns: they don't meet, and what waits for itself is told so.
 		"B9", "C13/real", "D7/COMMIT", "D7/statement", "E2/at once", "I1/write", "L1/another goroutine", "L1/ctx", "L1/nested", "L1/same place",
 
-		// The transaction is serializable, and not DEFERRABLE; and CREATE INDEX
-		// CONCURRENTLY needs a Database.
-		"F4/late", "J3", "J6/outside",
+		// The transaction is not DEFERRABLE; and CREATE INDEX CONCURRENTLY needs a
+		// Database.
+		"J3", "J6/outside",
 
 		// In a synctest bubble there is no server.
 		"D4/pauses", "D4/holds nothing",

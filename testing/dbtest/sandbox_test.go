@@ -600,22 +600,31 @@ func TestB12ReadOnly(t *testing.T) {
 	})
 }
 
-// B13: a session has the isolation level that it asks for, or a stricter one, also
-// when others ran before it.
+// B13: a session may ask for any isolation level, also when others ran before it, and
+// sees nothing that the level excludes. And it keeps no session elsewhere waiting that
+// waits for serializable ones.
 func TestB13Isolation(t *testing.T) {
 	t.Parallel()
 	db := onPostgres().Sandbox(t)
 	if err := add(t.Context(), db, "before"); err != nil {
 		t.Fatal(err)
 	}
-	for _, level := range []sql.IsolationLevel{sql.LevelSerializable, sql.LevelRepeatableRead, sql.LevelReadCommitted, sql.LevelDefault} {
-		err := db.WithSessionOptions(t.Context(), thole.SessionOptions{Isolation: level}, func(tx *thole.Tx) error {
-			got, err := thole.One[string](t.Context(), tx, "show transaction_isolation")
-			if got != "serializable" {
-				t.Errorf("%s: got %q", level, got)
+	serializable := thole.SessionOptions{Isolation: sql.LevelSerializable}
+	var all sync.WaitGroup
+	for _, name := range []string{"one", "two"} {
+		all.Go(func() {
+			err := db.WithSessionOptions(t.Context(), serializable, func(tx *thole.Tx) error { return addSeen(t.Context(), tx, name) })
+			if err != nil {
+				t.Errorf("%s: %v", name, err)
 			}
-			return err
 		})
+	}
+	all.Wait()
+	if got := strings.Join(names(t, db), ", "); got != "before, one after 1, two after 2" && got != "before, two after 1, one after 2" {
+		t.Errorf("got %s, want one to have seen the other", got)
+	}
+	for _, level := range []sql.IsolationLevel{sql.LevelRepeatableRead, sql.LevelSnapshot, sql.LevelReadCommitted, sql.LevelDefault} {
+		err := db.WithSessionOptions(t.Context(), thole.SessionOptions{Isolation: level}, func(tx *thole.Tx) error { return add(t.Context(), tx, level.String()) })
 		if err != nil {
 			t.Errorf("%s: %v", level, err)
 		}
@@ -623,6 +632,16 @@ func TestB13Isolation(t *testing.T) {
 	err := db.WithSessionOptions(t.Context(), thole.SessionOptions{Isolation: sql.LevelLinearizable}, func(*thole.Tx) error { return nil })
 	if !errors.Is(err, errors.ErrUnsupported) {
 		t.Errorf("linearizable: got %v, want errors.ErrUnsupported", err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	safe := thole.SessionOptions{ReadOnly: true, Deferrable: true, Isolation: sql.LevelSerializable}
+	err = onPostgres().Database(t).WithSessionOptions(ctx, safe, func(tx *thole.Tx) error {
+		_, err := thole.One[int](ctx, tx, "select 1")
+		return err
+	})
+	if err != nil {
+		t.Errorf("a deferrable session in another database: %v", err)
 	}
 }
 

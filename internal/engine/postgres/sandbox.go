@@ -23,8 +23,10 @@ import (
 //     the next one.
 //   - What it has SET, also with SET LOCAL, is reset, and temporary tables that end
 //     with a transaction are dropped or emptied.
-//   - It may ask for any isolation level, for the transaction is serializable.
-//     It can't fail for that: nobody else commits anything in the database.
+//   - It may ask for any isolation level: nothing can happen that one of them
+//     excludes, for nobody else is in the database. The transaction itself is READ
+//     COMMITTED. As a serializable one it would keep DEFERRABLE sessions in all other
+//     databases of the server waiting.
 //
 // What can be seen nevertheless: now() is the time at which the first statement
 // ran, sequences are not reset, NOTIFY is never delivered, and locks are held
@@ -56,7 +58,7 @@ var _ engine.Engine = (*Sandbox)(nil)
 // pg_stat_activity. Nothing is sent, and no connection taken, before its first
 // statement.
 func (b *Sandboxes) New(name string) *Sandbox {
-	opts := engine.Options{Isolation: sql.LevelSerializable, Settings: map[string]string{"application_name": name}}
+	opts := engine.Options{Isolation: sql.LevelReadCommitted, Settings: map[string]string{"application_name": name}}
 	return &Sandbox{
 		Engine: b.Engine,
 		checks: constraints{shared: &b.checks},
