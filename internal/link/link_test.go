@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -31,7 +33,7 @@ type client struct {
 }
 
 // connect connects to a database with an empty table t (id int).
-func connect(t *testing.T) *client {
+func connect(t *testing.T, change ...func(*pgconn.Config)) *client {
 	t.Helper()
 	c := &client{t: t, link: new(Link), url: testdb.Postgres(t)}
 	direct(t, c.url, "create table t (id int)")
@@ -40,14 +42,21 @@ func connect(t *testing.T) *client {
 		t.Fatal(err)
 	}
 	c.mark = c.link.Mark()
-	c.PgConn = dial(t, url)
+	c.PgConn = dial(t, url, change...)
 	t.Cleanup(c.link.Cut) // closing would wait for answers that don't come
 	return c
 }
 
-func dial(t *testing.T, url string) *pgconn.PgConn {
+func dial(t *testing.T, url string, change ...func(*pgconn.Config)) *pgconn.PgConn {
 	t.Helper()
-	conn, err := pgconn.Connect(t.Context(), url)
+	cfg, err := pgconn.ParseConfig(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, change := range change {
+		change(cfg)
+	}
+	conn, err := pgconn.ConnectConfig(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,6 +67,19 @@ func dial(t *testing.T, url string) *pgconn.PgConn {
 		<-conn.CleanupDone()
 	})
 	return conn
+}
+
+// once keeps pgx from cancelling what the server still does when its connection has
+// failed.
+func once(cfg *pgconn.Config) {
+	var dialled atomic.Bool
+	dial := cfg.DialFunc
+	cfg.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		if dialled.Swap(true) {
+			return nil, errors.New("nothing is cancelled")
+		}
+		return dial(ctx, network, addr)
+	}
 }
 
 // direct runs a query beside the link, and returns the first value of its rows.
@@ -286,7 +308,7 @@ func TestJudge(t *testing.T) {
 // direction. It reports whether there was one.
 func cutInsert(t *testing.T, sent bool, n int, fate Fate) bool {
 	t.Helper()
-	c := connect(t)
+	c := connect(t, once)
 	mark, cut, synced := c.link.Mark(), false, false
 	c.link.Judge(func(m Message) Fate {
 		if m.Sent == sent {
