@@ -23,8 +23,9 @@ import (
 type registry struct {
 	blobs    map[string][]byte
 	manifest []byte
-	layer    string // its digest
-	deliver  chan struct{}
+	layer    string        // its digest
+	deliver  chan struct{} // closed when the layer may be had
+	over     chan struct{} // closed when the test has ended
 }
 
 func newRegistry(t *testing.T) *registry {
@@ -39,7 +40,7 @@ func newRegistry(t *testing.T) *registry {
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	r := &registry{blobs: map[string][]byte{}, deliver: make(chan struct{})}
+	r := &registry{blobs: map[string][]byte{}, deliver: make(chan struct{}), over: make(chan struct{})}
 	r.layer = r.add(layer.Bytes())
 	config := fmt.Appendf(nil, `{"os": "linux", "architecture": %q, "config": {}, "rootfs": {"type": "layers", "diff_ids": [%q]}}`,
 		runtime.GOARCH, r.layer)
@@ -72,6 +73,9 @@ func (r *registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		select {
 		case <-r.deliver:
 		case <-req.Context().Done():
+			return
+		case <-r.over:
+			return
 		}
 		fallthrough
 	default:
@@ -107,7 +111,10 @@ func pullable(t *testing.T) (*engine, *registry, string) {
 	}
 	r := newRegistry(t)
 	s := httptest.NewServer(r)
-	t.Cleanup(s.Close)
+	t.Cleanup(func() {
+		close(r.over) // the engine may go on with a pull that was given up
+		s.Close()
+	})
 	return e, r, strings.TrimPrefix(s.URL, "http://") + "/thole-test-empty:1"
 }
 
