@@ -12,7 +12,7 @@ import (
 )
 
 // auto is a connection outside a session that is watched. It has its turn during
-// each statement; with pgx's own connection or rows until it is closed.
+// each statement; with pgx's own connection until it is closed.
 type auto struct {
 	probe *Probe
 	inner engine.AutoConn

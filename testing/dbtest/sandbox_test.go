@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"modernc.org/sqlite"
 
 	"github.com/tholedb/thole"
 	"github.com/tholedb/thole/testing/dbtest"
@@ -950,6 +951,44 @@ func TestB20Escape(t *testing.T) {
 		}
 		wantNames(t, db)
 	})
+}
+
+// B21: on SQLite a COMMIT on the connection itself fails the test and reaches no other,
+// and the session's own can be refused.
+func TestB21SQLite(t *testing.T) {
+	t.Parallel()
+	var raw sqlite.ExecQuerierContext // of the sandbox that was opened last
+	config := stock
+	config.Engines = []thole.Engine{thole.SQLite}
+	config.Configure = func(cfg *thole.Config) {
+		cfg.SQLite.Driver = func(d *sqlite.Driver) error {
+			d.RegisterConnectionHook(func(conn sqlite.ExecQuerierContext, _ string) error { raw = conn; return nil })
+			return nil
+		}
+	}
+	escaped := record(t, func(tb testing.TB) {
+		err := inSession(tb, config.Sandbox(tb), func(ctx context.Context, tx *thole.Tx) error {
+			if err := add(ctx, tx, "escaped"); err != nil {
+				return err
+			}
+			_, err := raw.ExecContext(ctx, "commit", nil)
+			return err
+		})
+		if !errors.Is(err, thole.ErrTxControl) || thole.OutcomeOf(err) != thole.Unknown {
+			t.Errorf("got %v (%s), want ErrTxControl, unknown", err, thole.OutcomeOf(err))
+		}
+	})
+	if !escaped.Failed() || !strings.Contains(escaped.output(), "insert into item") {
+		t.Errorf("got %q, want the test to fail with the statement", escaped.output())
+	}
+	db := config.Sandbox(t)
+	dbtest.Faults(t, db).FailCommit()
+	err := inSession(t, db, func(ctx context.Context, tx *thole.Tx) error { return add(ctx, tx, "refused") })
+	var told *thole.Error
+	if !errors.As(err, &told) || told.Code != "SQLITE_CONSTRAINT_COMMITHOOK" || thole.OutcomeOf(err) != thole.RolledBack {
+		t.Errorf("got %v (%s), want SQLITE_CONSTRAINT_COMMITHOOK, rolled back", err, thole.OutcomeOf(err))
+	}
+	wantNames(t, db)
 }
 
 // B22: what can't run in a transaction names what can.
